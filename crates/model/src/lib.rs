@@ -1,0 +1,24 @@
+//! From a picture to a result: the model package, pre-processing, the ONNX Runtime session, post-processing and the
+//! overlay. The trainer, the command line, the elements and the services all score through this crate, so that one
+//! picture has one score.
+//!
+//! A [`FrameView`] comes in, a [`Detection`] goes out. This crate knows nothing of GStreamer, MQTT or configuration.
+
+#![forbid(unsafe_code)]
+
+mod detector;
+mod device;
+mod error;
+mod frame;
+mod map;
+pub mod package;
+mod preprocess;
+pub mod runtime;
+
+pub use detector::{Detection, Detector, DetectorOptions, SizePolicy, StageTimes};
+pub use device::{Device, DeviceChoice, DeviceRequest};
+pub use error::ModelError;
+pub use frame::{FrameError, FrameView, PixelFormat, Plane, Rect, YuvColor, YuvMatrix};
+pub use map::{AnomalyMap, LabelMask};
+pub use package::{Label, ModelInfo, ModelType};
+pub use preprocess::Preprocessor;

@@ -1,0 +1,281 @@
+//! A model package: a folder, or a `.tar` of it, with everything that detection needs.
+//!
+//! `model.onnx` (input `image`: RGB888 `uint8 [N, H, W, 3]`; outputs `anomaly_score` `float [N]` and `anomaly_map`
+//! `float [N, h, w]`), `model.json` ([`ModelInfo`]) and `golden/` (pictures with the scores they must get).
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use linewarden_core::ModelRef;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::ModelError;
+
+/// The schema of `model.json` that this version writes and reads.
+pub const SCHEMA: u32 = 1;
+/// Name of the graph's input.
+pub const INPUT: &str = "image";
+/// Name of the graph's output with the calibrated score.
+pub const SCORE_OUTPUT: &str = "anomaly_score";
+/// Name of the graph's output with the calibrated map.
+pub const MAP_OUTPUT: &str = "anomaly_map";
+
+/// What a model answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelType {
+    /// Normal or anomalous.
+    Classification,
+    /// Normal or anomalous, with a label for each anomalous pixel.
+    Segmentation,
+}
+
+/// A size in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Width.
+    pub width_px: u32,
+    /// Height.
+    pub height_px: u32,
+}
+
+/// An anomaly label and its colour in masks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    /// The label.
+    pub name: String,
+    /// `#RRGGBB`.
+    pub hex_color: String,
+}
+
+/// The network that computes the features.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackboneInfo {
+    /// Its name, or its file's.
+    pub name: String,
+    /// SHA-256 of its weights.
+    pub sha256: String,
+    /// Strides of the feature maps in use.
+    pub strides: Vec<u32>,
+}
+
+/// How raw distances became calibrated scores: `sigmoid(ln 9 * (ln s - ln tau) / (ln tau - median))`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Raw score that becomes 0.5.
+    pub tau: f64,
+    /// Median of `ln s` over held-out normals; it becomes 0.1.
+    pub median_ln: f64,
+    /// Raw map value that becomes 0.5.
+    pub pixel_tau: f64,
+    /// Median of `ln` of the map over held-out normals; it becomes 0.1.
+    pub pixel_median_ln: f64,
+    /// How many held-out scores stand behind these numbers.
+    pub held_out: usize,
+}
+
+/// The pictures that a model was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetInfo {
+    /// Name of the folder or manifest.
+    pub name: String,
+    /// SHA-256 over the pictures and their labels.
+    pub sha256: String,
+    /// Normal pictures used.
+    pub normal: usize,
+    /// Labelled anomalies in the set.
+    pub anomaly: usize,
+}
+
+/// What `model.json` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Project that the model belongs to.
+    pub project: String,
+    /// Version within the project.
+    pub version: String,
+    /// What the model answers.
+    #[serde(rename = "type")]
+    pub model_type: ModelType,
+    /// What was trained, such as `memory_bank`.
+    pub algorithm: String,
+    /// Size of the training pictures.
+    pub image_size: Size,
+    /// Size to which pictures are brought before the network sees them.
+    pub input_size: Size,
+    /// Labels, for segmentation models.
+    pub labels: Vec<Label>,
+    /// Scores from here on are anomalous.
+    pub threshold: f64,
+    /// How scores were calibrated.
+    pub calibration: Calibration,
+    /// The feature network.
+    pub backbone: BackboneInfo,
+    /// The training pictures.
+    pub dataset: DatasetInfo,
+    /// Seed of everything random in training.
+    pub seed: u64,
+    /// SHA-256 of `model.onnx`.
+    pub onnx_sha256: String,
+    /// What training measured, by name.
+    pub metrics: serde_json::Map<String, serde_json::Value>,
+    /// When the model was trained, RFC 3339.
+    pub time: String,
+}
+
+/// A picture of the package and the score that it must get.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Golden {
+    /// PNG file within `golden/`, of the network's input size.
+    pub file: String,
+    /// The calibrated score.
+    pub anomaly_score: f64,
+}
+
+/// A package that has been read, but not run.
+#[derive(Debug)]
+pub struct Package {
+    path: PathBuf,
+    info: ModelInfo,
+    onnx: Vec<u8>,
+    golden: Vec<(Golden, Vec<u8>)>,
+}
+
+impl ModelInfo {
+    /// The reference that results carry.
+    pub fn model_ref(&self) -> ModelRef {
+        ModelRef { project: self.project.clone(), version: self.version.clone(), sha256: self.onnx_sha256.clone() }
+    }
+}
+
+impl Package {
+    /// Reads a package and checks that its parts belong together.
+    ///
+    /// # Errors
+    /// When a part is missing, malformed, of another schema, or does not match its hash.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let failed = |reason: String| ModelError::Package { path: path.to_owned(), reason };
+        let files = PackageFiles::open(path).map_err(&failed)?;
+        let info: ModelInfo = parse(&files, "model.json").map_err(&failed)?;
+        check_info(&info).map_err(&failed)?;
+        let onnx = files.read("model.onnx").map_err(&failed)?;
+        let found = sha256_hex(&onnx);
+        if found != info.onnx_sha256 {
+            let promised = &info.onnx_sha256;
+            return Err(failed(format!("`model.onnx` has SHA-256 {found}, but `model.json` says {promised}")));
+        }
+        let list: Vec<Golden> = parse(&files, "golden/golden.json").map_err(&failed)?;
+        if list.is_empty() {
+            return Err(failed("`golden/golden.json` names no picture".to_owned()));
+        }
+        let golden = list.into_iter().map(|entry| {
+            let picture = files.read(&format!("golden/{}", entry.file))?;
+            Ok((entry, picture))
+        });
+        let golden = golden.collect::<Result<Vec<_>, String>>().map_err(&failed)?;
+        Ok(Self { path: path.to_owned(), info, onnx, golden })
+    }
+
+    /// Where the package was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `model.json` says.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The graph.
+    pub fn onnx(&self) -> &[u8] {
+        &self.onnx
+    }
+
+    /// The golden pictures (PNG) and their scores.
+    pub fn golden(&self) -> &[(Golden, Vec<u8>)] {
+        &self.golden
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(files: &PackageFiles, name: &str) -> Result<T, String> {
+    serde_json::from_slice(&files.read(name)?).map_err(|error| format!("`{name}`: {error}"))
+}
+
+fn check_info(info: &ModelInfo) -> Result<(), String> {
+    if info.schema != SCHEMA {
+        return Err(format!("`model.json` has schema {}, this version reads schema {SCHEMA}", info.schema));
+    }
+    if !(info.threshold > 0.0 && info.threshold <= 1.0) {
+        return Err(format!("`model.json`: `threshold` must be above 0 and at most 1, got {}", info.threshold));
+    }
+    let Size { width_px, height_px } = info.input_size;
+    if !(32..=4096).contains(&width_px) || !(32..=4096).contains(&height_px) {
+        return Err(format!("`model.json`: `input_size` must be 32 to 4096 pixels, got {width_px}x{height_px}"));
+    }
+    if info.labels.len() > usize::from(u8::MAX) {
+        return Err(format!("`model.json`: at most 255 labels are allowed, got {}", info.labels.len()));
+    }
+    Ok(())
+}
+
+/// The files of a package, wherever they are.
+enum PackageFiles {
+    Folder(PathBuf),
+    Archive(HashMap<String, Vec<u8>>),
+}
+
+impl PackageFiles {
+    fn open(path: &Path) -> Result<Self, String> {
+        if path.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        if !path.exists() {
+            return Err("there is no such folder or file".to_owned());
+        }
+        read_archive(path).map(Self::Archive).map_err(|error| format!("cannot read it as a tar archive: {error}"))
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Folder(folder) => {
+                std::fs::read(folder.join(name)).map_err(|error| format!("cannot read `{name}`: {error}"))
+            }
+            Self::Archive(files) => files.get(name).cloned().ok_or_else(|| format!("`{name}` is missing")),
+        }
+    }
+}
+
+/// Reads a whole archive; a package may lie in a folder of its own within it.
+fn read_archive(path: &Path) -> std::io::Result<HashMap<String, Vec<u8>>> {
+    let mut archive = tar::Archive::new(std::fs::File::open(path)?);
+    let mut files = HashMap::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes)?;
+        files.insert(name, bytes);
+    }
+    let root = files.keys().find_map(|name| name.strip_suffix("model.json")).unwrap_or("").to_owned();
+    Ok(files.into_iter().filter_map(|(name, bytes)| Some((name.strip_prefix(&root)?.to_owned(), bytes))).collect())
+}

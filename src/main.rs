@@ -1,0 +1,2 @@
+//! The Linewarden command line.
+fn main() {}
