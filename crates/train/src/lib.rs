@@ -1,0 +1,5 @@
+//! From pictures to a model package: data sets, features, detectors, calibration, evaluation and the ONNX file.
+
+#![forbid(unsafe_code)]
+
+pub mod onnx;
