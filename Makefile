@@ -1,0 +1,30 @@
+# One profile and one set of features for everything, so that the demo, the tests and the benchmarks share what is built.
+CARGO_BUILD = cargo build --release --locked --workspace
+TARGET_DIR = $${CARGO_TARGET_DIR:-target}
+
+# The ONNX Runtime to lay: cpu, gpu or openvino. Empty keeps the one that is there.
+RUNTIME =
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test bench check
+
+help: ## What can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: ## Install what is missing: Debian packages, ONNX Runtime (RUNTIME=cpu|gpu|openvino), backbone weights
+	@scripts/setup $(RUNTIME)
+
+build: setup ## Build the daemon and the GStreamer plugin
+	$(CARGO_BUILD)
+
+demo: build ## Train on thirty synthetic parts, inspect a belt of them, show every decision
+	$(TARGET_DIR)/release/linewarden demo
+
+test: build ## Run every test
+	G_DEBUG=fatal_warnings cargo test --release --locked --workspace
+
+bench: build ## Measure speed, latency and memory
+	cargo bench --locked
+
+check: setup ## Formatting, lints, documentation and dependencies, as CI checks them
+	scripts/check
