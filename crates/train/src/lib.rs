@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backbone;
 pub mod onnx;
+mod pickle;

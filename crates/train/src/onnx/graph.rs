@@ -93,6 +93,7 @@ fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
 pub struct GraphBuilder {
     name: String,
     opset: i64,
+    opset_is_settled: bool,
     scopes: Vec<String>,
     taken_names: HashSet<String>,
     /// How often a readable name was asked for: the next suffix.
@@ -110,6 +111,7 @@ impl GraphBuilder {
         Self {
             name: name.to_owned(),
             opset: OPSET_MIN,
+            opset_is_settled: false,
             scopes: Vec::new(),
             taken_names: HashSet::new(),
             name_counts: HashMap::new(),
@@ -126,9 +128,15 @@ impl GraphBuilder {
         self.opset
     }
 
-    /// Asks for at least this operator set; the caller has checked it against [`OPSET_MAX`].
-    pub(crate) fn raise_opset(&mut self, opset: i64) {
-        self.opset = self.opset.max(opset);
+    /// Settles the operator set, for nodes that were written for just this one. The caller has checked it against
+    /// [`OPSET_MIN`] and [`OPSET_MAX`]. Fails with the other one when it was settled before.
+    pub(crate) fn settle_opset(&mut self, opset: i64) -> Result<(), i64> {
+        if self.opset_is_settled && self.opset != opset {
+            return Err(self.opset);
+        }
+        self.opset = opset;
+        self.opset_is_settled = true;
+        Ok(())
     }
 
     /// Declares an input and returns its name.
