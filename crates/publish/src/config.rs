@@ -1,0 +1,236 @@
+//! What a publisher is told, and what must hold of it.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use linewarden_core::BootId;
+use rumqttc::{TlsConfiguration, Transport};
+
+use crate::broker_url::BrokerUrl;
+use crate::credentials::Credentials;
+use crate::error::PublishError;
+use crate::tls::TlsFiles;
+
+/// Longest name in a topic, in bytes.
+const LONGEST_NAME: usize = 255;
+
+/// How a line's messages reach its broker. [`PublisherConfig::new`] gives the defaults.
+#[derive(Debug, Clone)]
+pub struct PublisherConfig {
+    /// Where the broker is.
+    pub broker: BrokerUrl,
+    /// File with one line `user:password`, used when `broker` names no user.
+    pub credentials_file: Option<PathBuf>,
+    /// First part of every topic; may hold `/`.
+    pub topic_prefix: String,
+    /// Name of the line.
+    pub line: String,
+    /// Certificate authorities to trust, PEM; the system's when not given. Only with `mqtts://`.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate chain, PEM, with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// Private key of `cert_file`, PEM.
+    pub key_file: Option<PathBuf>,
+    /// MQTT client id; `linewarden-<line>-<first digits of the boot id>` when not given.
+    pub client_id: Option<String>,
+    /// How many messages may wait.
+    pub outbox_capacity: usize,
+    /// How long a result is worth delivering. A decision says so itself.
+    pub result_expiry: Duration,
+    /// Time between two heartbeats.
+    pub heartbeat_interval: Duration,
+    /// MQTT keep-alive, whole seconds. The broker declares the line offline after one and a half of it in silence.
+    pub keep_alive: Duration,
+    /// How long an attempt to connect may take.
+    pub connect_timeout: Duration,
+    /// With messages in flight and none acknowledged for this long, the connection is given up and built anew.
+    pub acknowledge_timeout: Duration,
+}
+
+impl PublisherConfig {
+    /// Defaults for a line at a broker.
+    pub fn new(broker: BrokerUrl, line: impl Into<String>) -> Self {
+        Self {
+            broker,
+            credentials_file: None,
+            topic_prefix: "linewarden".to_owned(),
+            line: line.into(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            client_id: None,
+            outbox_capacity: 4096,
+            result_expiry: Duration::from_secs(60),
+            heartbeat_interval: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(3),
+            acknowledge_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Everything that [`Publisher::start`](crate::Publisher::start) would refuse, without starting anything.
+    ///
+    /// # Errors
+    /// When a name, a range, a file or a combination is wrong.
+    pub fn check(&self) -> Result<(), PublishError> {
+        self.checked().map(drop)
+    }
+
+    pub(crate) fn checked(&self) -> Result<Connection, PublishError> {
+        check_prefix(&self.topic_prefix)?;
+        check_name("line", &self.line)?;
+        if let Some(client_id) = &self.client_id {
+            check_name("client-id", client_id)?;
+        }
+        if !(1..=1_000_000).contains(&self.outbox_capacity) {
+            let got = self.outbox_capacity.to_string();
+            return Err(PublishError::Range { key: "outbox-capacity", got, allowed: "from 1 to 1000000" });
+        }
+        let (ms, second, hour) = (Duration::from_millis(1), Duration::from_secs(1), Duration::from_secs(3600));
+        check_range("result-expiry", self.result_expiry, ms..=24 * hour, "from 1ms to 24h")?;
+        check_range("heartbeat-interval", self.heartbeat_interval, 100 * ms..=hour, "from 100ms to 1h")?;
+        check_range("keep-alive", self.keep_alive, second..=18 * hour, "from 1s to 18h")?;
+        check_range("connect-timeout", self.connect_timeout, 100 * ms..=60 * second, "from 100ms to 60s")?;
+        check_range("acknowledge-timeout", self.acknowledge_timeout, 100 * ms..=hour, "from 100ms to 1h")?;
+        let environment = |variable: &str| std::env::var(variable).ok();
+        let credentials = Credentials::find(&self.broker, self.credentials_file.as_deref(), environment)?;
+        Ok(Connection { transport: self.transport()?, credentials })
+    }
+
+    fn transport(&self) -> Result<Transport, PublishError> {
+        let [ca, cert, key] = [&self.ca_file, &self.cert_file, &self.key_file].map(|path| path.as_deref());
+        let files = TlsFiles { ca, cert, key };
+        if !self.broker.is_tls() {
+            files.require_none()?;
+            return Ok(Transport::Tcp);
+        }
+        if self.broker.is_ipv6() {
+            // The client library passes one text both as address and as the name in the certificate.
+            let problem = "`mqtts://` needs the broker's host name or IPv4 address, not an IPv6 address";
+            return Err(PublishError::Combination(problem.to_owned()));
+        }
+        Ok(Transport::tls_with_config(TlsConfiguration::from(files.client_config()?)))
+    }
+
+    pub(crate) fn client_id(&self, boot_id: BootId) -> String {
+        let short: String = boot_id.to_string().chars().take(8).collect();
+        self.client_id.clone().unwrap_or_else(|| format!("linewarden-{}-{short}", self.line))
+    }
+}
+
+/// What was read and checked once, for every connection.
+pub(crate) struct Connection {
+    pub(crate) transport: Transport,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// Whether a line's or camera's name can be one level of a topic.
+///
+/// # Errors
+/// Names `key` and what is allowed.
+pub fn check_name(key: &'static str, name: &str) -> Result<(), PublishError> {
+    if is_level(name) {
+        return Ok(());
+    }
+    let allowed = "1 to 255 bytes without `+`, `#`, `/` and control characters, and not start with `$`";
+    Err(PublishError::Name { key, name: name.to_owned(), allowed })
+}
+
+fn check_prefix(prefix: &str) -> Result<(), PublishError> {
+    if prefix.len() <= LONGEST_NAME && prefix.split('/').all(is_level) {
+        return Ok(());
+    }
+    let allowed =
+        "names of 1 to 255 bytes joined by `/`, without `+`, `#` and control characters, and not start with `$`";
+    Err(PublishError::Name { key: "topic-prefix", name: prefix.to_owned(), allowed })
+}
+
+fn is_level(name: &str) -> bool {
+    // Brokers cut off a client whose topic holds control characters; `$` is theirs.
+    let is_forbidden = |character: char| "+#/".contains(character) || character.is_control();
+    (1..=LONGEST_NAME).contains(&name.len()) && !name.starts_with('$') && !name.contains(is_forbidden)
+}
+
+fn check_range(
+    key: &'static str,
+    value: Duration,
+    range: RangeInclusive<Duration>,
+    allowed: &'static str,
+) -> Result<(), PublishError> {
+    match range.contains(&value) {
+        true => Ok(()),
+        false => Err(PublishError::Range { key, got: format!("{value:?}"), allowed }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl FnOnce(&mut PublisherConfig)) -> PublisherConfig {
+        let mut config = PublisherConfig::new("mqtt://localhost".parse().unwrap(), "line1");
+        change(&mut config);
+        config
+    }
+
+    fn message(change: impl FnOnce(&mut PublisherConfig)) -> String {
+        config(change).check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_fine() {
+        config(|_| ()).check().unwrap();
+        config(|config| config.topic_prefix = "plant 7/hall/ü".to_owned()).check().unwrap();
+    }
+
+    #[test]
+    fn names_that_would_change_the_topic_are_refused() {
+        for name in ["", "a/b", "+", "a#", "nul\0", "tab\t", "$SYS", &"x".repeat(256)] {
+            let error = check_name("camera", name).unwrap_err().to_string();
+            assert!(error.starts_with("`camera` must be 1 to 255 bytes without `+`, `#`, `/`"), "{error}");
+            assert!(message(|config| config.line = name.to_owned()).starts_with("`line` must be"));
+        }
+        for prefix in ["", "/a", "a/", "a//b", "a/+", "$share/a"] {
+            assert!(message(|config| config.topic_prefix = prefix.to_owned()).starts_with("`topic-prefix` must be"));
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_named_with_what_is_allowed() {
+        assert_eq!(message(|config| config.outbox_capacity = 0), "`outbox-capacity` must be from 1 to 1000000, got 0");
+        assert_eq!(
+            message(|config| config.keep_alive = Duration::from_millis(500)),
+            "`keep-alive` must be from 1s to 18h, got 500ms"
+        );
+    }
+
+    #[test]
+    fn files_of_tls_are_checked_at_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty.pem");
+        std::fs::write(&empty, "").unwrap();
+        let tls = |config: &mut PublisherConfig| config.broker = "mqtts://localhost".parse().unwrap();
+        assert_eq!(message(|config| config.ca_file = Some(empty.clone())), "`ca-file` needs a broker at `mqtts://`");
+        let absent = message(|config| {
+            tls(config);
+            config.ca_file = Some("/no/such/file.pem".into());
+        });
+        assert!(absent.starts_with("`ca-file`: cannot read `/no/such/file.pem`: "), "{absent}");
+        let empty = message(|config| {
+            tls(config);
+            config.ca_file = Some(empty.clone());
+        });
+        assert!(empty.ends_with("must hold a PEM certificate, found none"), "{empty}");
+        let ipv6 = message(|config| config.broker = "mqtts://[::1]".parse().unwrap());
+        assert!(ipv6.contains("not an IPv6 address"), "{ipv6}");
+    }
+
+    #[test]
+    fn the_client_id_names_line_and_boot() {
+        let boot_id = BootId::from_u128(0x1234_5678 << 96);
+        assert_eq!(config(|_| ()).client_id(boot_id), "linewarden-line1-12345678");
+        let own = config(|config| config.client_id = Some("gate".to_owned()));
+        assert_eq!(own.client_id(boot_id), "gate");
+    }
+}

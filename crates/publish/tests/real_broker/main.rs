@@ -1,0 +1,7 @@
+//! The publisher against a real mosquitto.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise, in its helpers too")]
+
+mod delivery;
+mod security;
+mod support;

@@ -1,0 +1,6 @@
+//! Test support: real brokers and cameras under control. Everything started here ends with the value that started it.
+
+#![forbid(unsafe_code)]
+
+pub mod broker;
+pub mod tls;
