@@ -391,6 +391,10 @@ impl Shared {
     }
 
     fn tell(&self, event: &PublishEvent) {
+        // An observer that has just panicked on the publisher's thread is not called while the thread unwinds.
+        if std::thread::panicking() {
+            return;
+        }
         tracing::trace!(line = self.speaker.line, ?event);
         (self.observer)(event);
     }

@@ -35,6 +35,13 @@ fn results_travel_over_tls_and_a_foreign_authority_is_told() {
     let foreign = Certificates::generate().unwrap();
     let error = connect_error(tls_config(&broker, &foreign));
     assert!(error.contains("UnknownIssuer"), "{error}");
+
+    // Without a file the system's store decides, and a system without one says what to give.
+    let without_file = config(&broker.url());
+    match without_file.check() {
+        Ok(()) => assert!(connect_error(without_file).contains("UnknownIssuer")),
+        Err(error) => assert!(error.to_string().contains("as `ca-file`"), "{error}"),
+    }
 }
 
 #[test]
