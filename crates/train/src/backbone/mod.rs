@@ -24,7 +24,7 @@ use linewarden_model::{ModelError, runtime};
 use sha2::{Digest as _, Sha256};
 
 use crate::onnx::GraphBuilder;
-use crate::pickle::PickleError;
+pub use crate::pickle::PickleError;
 use efficientnet::EfficientNet;
 use foreign::Foreign;
 
