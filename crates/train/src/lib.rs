@@ -3,5 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backbone;
+pub mod dataset;
+pub mod evaluation;
 pub mod onnx;
 mod pickle;

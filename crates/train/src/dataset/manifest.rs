@@ -1,0 +1,345 @@
+//! Ground Truth manifests: one JSON object a line, for classification and for segmentation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::error::listed;
+use super::{
+    Class, ColorMap, Dataset, LabelColor, Loaded, MaskColors, MaskSource, Origin, Problem, Sample, add_labels, dates,
+    name_of, resolve,
+};
+
+const CLASSIFICATION: &str = "groundtruth/image-classification";
+const SEGMENTATION: &str = "groundtruth/semantic-segmentation";
+const SOURCE_REF: &str = "source-ref";
+/// The guide's attribute names; others are found by the `type` of their metadata.
+const USUAL_LABEL: &str = "anomaly-label";
+const USUAL_MASK: &str = "anomaly-mask-ref";
+/// A line longer than this is not JSON Lines but some other file.
+const MAXIMUM_LINE_BYTES: u64 = 16 << 20;
+
+type Object = Map<String, Value>;
+
+pub(super) fn load(file: &Path) -> Result<Loaded, Problem> {
+    let cannot_read = |error| Problem::new(file, format!("cannot read: {error}"));
+    let root = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut reader = Reader::new(file, root);
+    let mut samples = Vec::new();
+    let mut content = BufReader::new(File::open(file).map_err(cannot_read)?);
+    let mut bytes = Vec::new();
+    loop {
+        let read = next_line(&mut content, &mut bytes).map_err(cannot_read)?;
+        if read == 0 {
+            break;
+        }
+        reader.line += 1;
+        if read == MAXIMUM_LINE_BYTES && !bytes.ends_with(b"\n") {
+            reader.problem(None, "the line is longer than 16 MiB; a manifest has one JSON object a line");
+            break;
+        }
+        samples.extend(reader.sample(&bytes));
+    }
+    if samples.is_empty() && reader.problems.is_empty() {
+        reader.problems.push(Problem::new(file, "has no lines; a manifest has one JSON object a line"));
+    }
+    Ok(reader.finish(samples))
+}
+
+/// The next line with its end, cut at `MAXIMUM_LINE_BYTES`.
+fn next_line(content: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    line.clear();
+    Ok(content.take(MAXIMUM_LINE_BYTES).read_until(b'\n', line)? as u64)
+}
+
+/// What the lines so far have brought.
+struct Reader<'a> {
+    file: &'a Path,
+    root: &'a Path,
+    line: usize,
+    problems: Vec<Problem>,
+    warnings: BTreeSet<String>,
+    labels: Vec<LabelColor>,
+    buckets: BTreeSet<String>,
+    /// First line and class of each picture.
+    seen: BTreeMap<PathBuf, (usize, Option<Class>)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(file: &'a Path, root: &'a Path) -> Self {
+        Self {
+            file,
+            root,
+            line: 0,
+            problems: Vec::new(),
+            warnings: BTreeSet::new(),
+            labels: Vec::new(),
+            buckets: BTreeSet::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn finish(mut self, samples: Vec<Sample>) -> Loaded {
+        if self.buckets.len() > 1 {
+            let buckets: Vec<String> = self.buckets.into_iter().collect();
+            self.warnings.insert(format!("the pictures lie in several buckets: {}", listed(&buckets)));
+        }
+        let dataset = Dataset {
+            name: name_of(self.file),
+            root: self.root.to_owned(),
+            samples,
+            labels: self.labels,
+            warnings: self.warnings.into_iter().collect(),
+        };
+        Loaded { dataset, problems: self.problems }
+    }
+
+    fn problem(&mut self, key: Option<&str>, message: impl Into<String>) {
+        let key = key.map(str::to_owned);
+        self.problems.push(Problem { line: Some(self.line), key, ..Problem::new(self.file, message) });
+    }
+
+    fn warn(&mut self, message: impl AsRef<str>) {
+        let place = format!("{}:{}", self.file.display(), self.line);
+        self.warnings.insert(format!("{place}: {}", message.as_ref()));
+    }
+
+    /// The sample of one line; nothing if the line is blank or its problems leave no sample.
+    fn sample(&mut self, bytes: &[u8]) -> Option<Sample> {
+        let object = self.object(bytes)?;
+        let problems_before = self.problems.len();
+        let place = self.place(&object, SOURCE_REF);
+        let (class, labeled_at) = self.class(&object);
+        let mask = self.mask(&object);
+        let (source_ref, path) = place?;
+        if self.problems.len() > problems_before {
+            return None;
+        }
+        if mask.is_some() && class.is_none() {
+            self.warn("has a mask but no class, so it counts as unlabelled");
+        }
+        self.note_duplicate(&path, class);
+        let origin = Origin::Manifest { line: self.line };
+        Some(Sample { path, source_ref, class, mask, origin, labeled_at })
+    }
+
+    fn object(&mut self, bytes: &[u8]) -> Option<Object> {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text.trim_start_matches('\u{feff}').trim(),
+            Err(error) => {
+                self.problem(None, format!("is not UTF-8: {error}"));
+                return None;
+            }
+        };
+        if text.is_empty() {
+            return None;
+        }
+        match serde_json::from_str::<Value>(text) {
+            Ok(Value::Object(object)) => Some(object),
+            Ok(_) => {
+                self.problem(None, "is JSON, but not an object; a manifest has one JSON object a line");
+                None
+            }
+            Err(error) => {
+                self.problem(None, format!("is not JSON: {}", without_line(&error)));
+                None
+            }
+        }
+    }
+
+    /// The reference under `key`, as written and as a file.
+    fn place(&mut self, object: &Object, key: &str) -> Option<(String, PathBuf)> {
+        let Some(reference) = object.get(key) else {
+            self.problem(Some(key), "is missing");
+            return None;
+        };
+        let Some(reference) = reference.as_str() else {
+            self.problem(Some(key), format!("must be a string, got {}", kind_of(reference)));
+            return None;
+        };
+        if let Some(bucket) = resolve::bucket(reference) {
+            self.buckets.insert(bucket.to_owned());
+        }
+        match resolve::resolve(reference, self.root) {
+            Ok(path) => Some((reference.to_owned(), path)),
+            Err(message) => {
+                self.problem(Some(key), message);
+                None
+            }
+        }
+    }
+
+    fn class(&mut self, object: &Object) -> (Option<Class>, Option<Timestamp>) {
+        let Some((name, metadata)) = self.attribute(object, CLASSIFICATION, USUAL_LABEL) else {
+            return (None, None);
+        };
+        // Its value is required but means nothing: `class-name` decides.
+        if !object.contains_key(name) {
+            self.problem(Some(name), format!("is missing, but `{name}-metadata` is there"));
+        }
+        let labeled_at = self.shared_metadata(name, metadata);
+        let key = format!("{name}-metadata.class-name");
+        let class = match metadata.get("class-name") {
+            None => {
+                self.problem(Some(&key), "is missing; allowed are `normal` and `anomaly`");
+                None
+            }
+            Some(Value::String(written)) => {
+                let class = Class::from_name(written);
+                if class.is_none() {
+                    self.warn(format!(
+                        "`{key}` is `{written}`, neither `normal` nor `anomaly`, so it counts as unlabelled"
+                    ));
+                }
+                class
+            }
+            Some(other) => {
+                self.problem(Some(&key), format!("must be `normal` or `anomaly`, got {}", kind_of(other)));
+                None
+            }
+        };
+        (class, labeled_at)
+    }
+
+    fn mask(&mut self, object: &Object) -> Option<MaskSource> {
+        let (name, metadata) = self.attribute(object, SEGMENTATION, USUAL_MASK)?;
+        self.shared_metadata(name, metadata);
+        let colors = self.color_map(name, metadata);
+        let (_, path) = self.place(object, name)?;
+        Some(MaskSource { path, colors: colors? })
+    }
+
+    /// The label attribute of this kind and its metadata. Detections that an evaluation manifest adds are not labels.
+    fn attribute<'o>(&mut self, object: &'o Object, kind: &str, usual: &str) -> Option<(&'o str, &'o Object)> {
+        let mut found = Vec::new();
+        for (key, metadata) in object {
+            let Some(name) = key.strip_suffix("-metadata").filter(|name| !name.ends_with("-detected")) else {
+                continue;
+            };
+            let Some(metadata) = metadata.as_object() else {
+                if name == usual {
+                    self.problem(Some(key), format!("must be an object, got {}", kind_of(metadata)));
+                }
+                continue;
+            };
+            match metadata.get("type").and_then(Value::as_str) {
+                Some(written) if written == kind => found.push((name, metadata)),
+                None if name == usual => found.push((name, metadata)),
+                Some(written) if name == usual => {
+                    self.problem(Some(&format!("{key}.type")), format!("must be `{kind}`, got `{written}`"));
+                }
+                _ => {}
+            }
+        }
+        let metadata_key = format!("{usual}-metadata");
+        if object.contains_key(usual) && !object.contains_key(&metadata_key) {
+            self.problem(Some(&metadata_key), format!("is missing, but `{usual}` is there"));
+        }
+        if let Some(usual_one) = found.iter().find(|(name, _)| *name == usual) {
+            return Some(*usual_one);
+        }
+        if found.len() > 1 {
+            let names: Vec<String> = found.iter().map(|(name, _)| (*name).to_owned()).collect();
+            self.problem(None, format!("has several attributes of type `{kind}`, one is allowed: {}", listed(&names)));
+            return None;
+        }
+        found.pop()
+    }
+
+    /// What both kinds of metadata have: who labelled, and when.
+    fn shared_metadata(&mut self, name: &str, metadata: &Object) -> Option<Timestamp> {
+        match metadata.get("human-annotated") {
+            None => {}
+            Some(Value::String(answer)) if answer == "yes" || answer == "no" => {}
+            Some(other) => {
+                let key = format!("{name}-metadata.human-annotated");
+                self.problem(Some(&key), format!("must be \"yes\" or \"no\", got {other}"));
+            }
+        }
+        let written = metadata.get("creation-date")?;
+        let date = written.as_str().and_then(dates::parse);
+        if date.is_none() {
+            self.warn(format!("`{name}-metadata.creation-date` is no date: {written}"));
+        }
+        date
+    }
+
+    fn color_map(&mut self, name: &str, metadata: &Object) -> Option<MaskColors> {
+        let key = format!("{name}-metadata.internal-color-map");
+        let Some(written) = metadata.get("internal-color-map") else {
+            self.problem(Some(&key), "is missing");
+            return None;
+        };
+        let Some(written) = written.as_object().filter(|map| !map.is_empty()) else {
+            let allowed =
+                "must be an object such as {\"1\": {\"class-name\": \"scratch\", \"hex-color\": \"#2CA02C\"}}";
+            self.problem(Some(&key), allowed);
+            return None;
+        };
+        let problems_before = self.problems.len();
+        let mut entries = Vec::new();
+        for (number, entry) in written {
+            let key = format!("{key}.{number}");
+            let class_name = self.entry_text(&key, entry, "class-name");
+            let hex_color = self.entry_text(&key, entry, "hex-color");
+            if let (Some(class_name), Some(hex_color)) = (class_name, hex_color) {
+                entries.push((number.parse::<u64>().unwrap_or(u64::MAX), key, class_name, hex_color));
+            }
+        }
+        // As numbers: "10" comes after "9".
+        entries.sort_by_key(|entry| entry.0);
+        let mut problems = Vec::new();
+        let entries = entries.into_iter().map(|(_, key, name, color)| (key, name, color)).collect();
+        let map = ColorMap::new(entries, &mut problems);
+        for (entry_key, message) in problems {
+            self.problem(Some(if entry_key.is_empty() { &key } else { &entry_key }), message);
+        }
+        if self.problems.len() > problems_before {
+            return None;
+        }
+        add_labels(&mut self.labels, &map, &mut self.warnings);
+        Some(MaskColors::Map { background: map.background, labels: map.labels })
+    }
+
+    fn entry_text(&mut self, key: &str, entry: &Value, name: &str) -> Option<String> {
+        let text = entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        if text.is_none() {
+            self.problem(Some(&format!("{key}.{name}")), "is missing or not a text");
+        }
+        text.map(str::to_owned)
+    }
+
+    fn note_duplicate(&mut self, path: &Path, class: Option<Class>) {
+        match self.seen.get(path) {
+            None => {
+                self.seen.insert(path.to_owned(), (self.line, class));
+            }
+            Some(&(first, other)) if other != class => {
+                self.problem(Some(SOURCE_REF), format!("is on line {first} already, with another class"));
+            }
+            Some(&(first, _)) => self.warn(format!("the picture is on line {first} already")),
+        }
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Every line is a document of its own, so "line 1" in the parser's message would mislead.
+fn without_line(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let end = message.rfind(" at line ").unwrap_or(message.len());
+    format!("{} at column {}", &message[..end], error.column())
+}

@@ -1,0 +1,326 @@
+//! Measures against tables worked out by hand.
+
+#![allow(clippy::unwrap_used, reason = "also the helpers of a test may fail by panicking")]
+
+use std::fs;
+use std::time::Duration;
+
+use linewarden_train::dataset::{Class, Dataset, LabelColor, LabelPicture};
+use linewarden_train::evaluation::{
+    Confusion, Evaluator, Judged, ModelIdentity, PixelScores, ScoreMap, average_precision, confusion, percentile,
+    regions, roc_auc, write_evaluation_manifest, write_evaluation_result,
+};
+use serde_json::{Value, json};
+
+fn close(one: Option<f64>, other: f64) -> bool {
+    one.is_some_and(|one| (one - other).abs() < 1e-9)
+}
+
+#[test]
+fn roc_auc_counts_won_pairs_and_halves_of_ties() {
+    for (scores, truths, expected) in [
+        (vec![0.1, 0.2, 0.8, 0.9], vec![false, false, true, true], 1.0),
+        (vec![0.9, 0.8, 0.2, 0.1], vec![false, false, true, true], 0.0),
+        (vec![0.1, 0.4, 0.35, 0.8], vec![false, false, true, true], 0.75),
+        (vec![0.5, 0.5, 0.5, 0.5], vec![false, true, false, true], 0.5),
+        // Pairs: 0.5 ties with 0.5 (a half), beats 0.2; 0.7 beats both.
+        (vec![0.5, 0.2, 0.5, 0.7], vec![false, false, true, true], 3.5 / 4.0),
+    ] {
+        assert!(close(roc_auc(&scores, &truths), expected), "{scores:?}: {:?}", roc_auc(&scores, &truths));
+    }
+    assert_eq!(roc_auc(&[0.1, 0.2], &[true, true]), None);
+    assert_eq!(roc_auc(&[], &[]), None);
+}
+
+#[test]
+fn average_precision_weighs_precision_by_gained_recall() {
+    for (scores, truths, expected) in [
+        (vec![0.1, 0.4, 0.35, 0.8], vec![false, false, true, true], 0.5 * 1.0 + 0.5 * (2.0 / 3.0)),
+        (vec![0.9, 0.8, 0.7], vec![true, false, true], 0.5 * 1.0 + 0.5 * (2.0 / 3.0)),
+        // One threshold for all: half of them are anomalies.
+        (vec![0.5, 0.5, 0.5, 0.5], vec![false, true, false, true], 0.5),
+    ] {
+        assert!(close(average_precision(&scores, &truths), expected), "{scores:?}");
+    }
+    assert_eq!(average_precision(&[0.3], &[false]), None);
+}
+
+#[test]
+fn verdicts_start_at_the_threshold_itself() {
+    let table = confusion(&[0.5, 0.49, 0.9, 0.1, 0.7], &[true, true, true, false, false], 0.5);
+    let expected = Confusion { true_positives: 2, false_positives: 1, true_negatives: 1, false_negatives: 1 };
+    assert_eq!(table, expected);
+    let two_thirds = 2.0 / 3.0;
+    assert!([table.precision(), table.recall(), table.f1()].iter().all(|measure| close(Some(*measure), two_thirds)));
+    assert!(close(Some(table.iou()), 0.5));
+}
+
+#[test]
+fn empty_classes_have_measures_too() {
+    let measures = |true_positives, false_positives, false_negatives| {
+        let table = Confusion { true_positives, false_positives, true_negatives: 5, false_negatives };
+        (table.precision(), table.recall(), table.f1())
+    };
+    assert_eq!(measures(0, 0, 0), (1.0, 1.0, 1.0), "nothing to find, nothing found");
+    assert_eq!(measures(0, 3, 0), (0.0, 0.0, 0.0), "nothing to find, something found");
+    assert_eq!(measures(0, 0, 3), (0.0, 0.0, 0.0), "something to find, nothing found");
+}
+
+#[test]
+fn percentiles_are_nearest_rank() {
+    let values = [15.0, 20.0, 35.0, 40.0, 50.0];
+    for (percent, expected) in [(0.0, 15.0), (5.0, 15.0), (30.0, 20.0), (40.0, 20.0), (50.0, 35.0), (100.0, 50.0)] {
+        assert_eq!(percentile(&values, percent), Some(expected), "{percent}");
+    }
+    assert_eq!(percentile(&[], 50.0), None);
+}
+
+fn mask(width: usize, labels: &[u8]) -> LabelPicture {
+    LabelPicture { width, height: labels.len() / width, labels: labels.to_vec() }
+}
+
+fn map(width: usize, values: &[f32]) -> ScoreMap {
+    ScoreMap { width, height: values.len() / width, values: values.to_vec() }
+}
+
+#[test]
+fn regions_connect_over_corners() {
+    #[rustfmt::skip]
+    let (numbers, sizes) = regions(&mask(5, &[
+        1, 0, 0, 0, 2,
+        0, 1, 0, 0, 2,
+        0, 0, 0, 0, 0,
+        1, 1, 1, 1, 1,
+    ]));
+    assert_eq!(sizes, [2, 2, 5]);
+    assert_eq!(numbers[..10], [1, 0, 0, 0, 2, 0, 1, 0, 0, 2]);
+}
+
+#[test]
+fn pixel_roc_auc_agrees_with_the_exact_one() {
+    let mut pixels = PixelScores::default();
+    let mut state = 7_u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    let (mut scores, mut truths) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let labels: Vec<u8> = (0..64 * 64).map(|_| u8::from(random() % 10 == 0)).collect();
+        let values: Vec<f32> =
+            labels.iter().map(|&label| random() as f32 / (1 << 24) as f32 + f32::from(label) * 0.3).collect();
+        scores.extend(values.iter().map(|&value| f64::from(value)));
+        truths.extend(labels.iter().map(|&label| label != 0));
+        pixels.add_masked(&map(64, &values), &mask(64, &labels));
+    }
+    let (binned, exact) = (pixels.roc_auc().unwrap(), roc_auc(&scores, &truths).unwrap());
+    assert!((binned - exact).abs() < 1e-4, "{binned} {exact}");
+    assert_eq!(PixelScores::default().roc_auc(), None);
+}
+
+#[test]
+fn aupro_weighs_regions_not_pixels() {
+    // Two regions, of one pixel and of four; ten normal pixels.
+    let truth = mask(5, &[1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0]);
+    let scored = |small: f32, large: f32, normal: [f32; 10]| {
+        let mut normal = normal.into_iter();
+        let mut value = |index: usize| match index {
+            0 => small,
+            2 | 3 | 7 | 8 => large,
+            _ => normal.next().unwrap(),
+        };
+        let mut pixels = PixelScores::default();
+        pixels.add_masked(&map(5, &(0..15).map(&mut value).collect::<Vec<_>>()), &truth);
+        pixels.aupro(0.3)
+    };
+    let low = [0.1; 10];
+    // Both regions found before any normal pixel: 1 from the start.
+    assert!(close(scored(0.9, 0.8, low), 1.0));
+    // The large one alone: the curve starts at a half, then one tie of all ten normals and the small region takes it to
+    // (1, 1). At 0.3 it has 0.65: the area is 0.3 * (0.5 + 0.65) / 2.
+    assert!(close(scored(0.1, 0.8, low), f64::midpoint(0.5, 0.65)));
+    // Two normals score above everything: (0.2, 0), then both regions: (0.2, 1), flat to 0.3.
+    let mut two_high = low;
+    two_high[..2].fill(0.95);
+    assert!(close(scored(0.9, 0.9, two_high), 0.1 / 0.3));
+    // Regions come last of all.
+    assert!(close(scored(0.0, 0.0, low), 0.0));
+}
+
+#[test]
+fn aupro_needs_regions_and_normal_pixels() {
+    let mut pixels = PixelScores::default();
+    pixels.add_normal(&map(2, &[0.1, 0.2]), 2, 1);
+    assert_eq!(pixels.aupro(0.3), None);
+    let mut pixels = PixelScores::default();
+    pixels.add_masked(&map(1, &[0.5]), &mask(1, &[1]));
+    assert_eq!(pixels.aupro(0.3), None);
+}
+
+fn labels() -> [LabelColor; 2] {
+    ["scratch", "dent"].map(|name| LabelColor { name: name.to_owned(), hex_color: "#23A436".to_owned() })
+}
+
+fn judged(truth: Class, score: f64, time_ms: u64) -> Judged {
+    Judged {
+        source_ref: format!("s3://bucket/{time_ms}.jpg"),
+        labeled_at: None,
+        truth,
+        score,
+        confidence: score.max(1.0 - score),
+        map: None,
+        truth_mask: None,
+        found_mask: None,
+        size_px: (4, 2),
+        detection_time: Duration::from_millis(time_ms),
+    }
+}
+
+/// Three pictures of 4x2 pixels: two with anomalies, one without.
+fn evaluator() -> Evaluator {
+    let mut evaluator = Evaluator::new(0.5, &labels());
+    evaluator.add(&Judged {
+        map: Some(map(4, &[0.9, 0.9, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1])),
+        truth_mask: Some(mask(4, &[1, 1, 0, 0, 1, 1, 0, 0])),
+        // Half of the columns of the picture: each cell is two pixels. Found where it is, and one cell too many.
+        found_mask: Some(mask(2, &[1, 1, 1, 0])),
+        ..judged(Class::Anomaly, 0.9, 10)
+    });
+    evaluator.add(&Judged {
+        map: Some(map(4, &[0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2])),
+        truth_mask: Some(mask(4, &[0, 0, 0, 2, 0, 0, 0, 2])),
+        found_mask: Some(mask(4, &[0, 0, 0, 2, 0, 0, 0, 0])),
+        ..judged(Class::Anomaly, 0.4, 20)
+    });
+    evaluator.add(&Judged {
+        map: Some(map(1, &[0.05])),
+        found_mask: Some(mask(1, &[0])),
+        ..judged(Class::Normal, 0.1, 30)
+    });
+    evaluator
+}
+
+#[test]
+fn the_answer_of_evaluate_has_the_contract_s_shape_and_values() {
+    let evaluation = evaluator().finish();
+    // Pixels: 6 anomalous (4 at 0.9, 2 at 0.2) and 18 normal (4 at 0.1, 6 at 0.2, 8 at 0.05).
+    let pixel_roc_auc = (4.0 * 18.0 + 2.0 * (12.0 + 6.0 / 2.0)) / (6.0 * 18.0);
+    // The curve: (0, 1/2), then with the tie at 0.2 (6/18, 1); at 0.3 it has 0.95.
+    let aupro = f64::midpoint(0.5, 0.95);
+    let expected = json!({
+        "images": 3,
+        "threshold": 0.5,
+        "image": {"roc_auc": 1.0, "average_precision": 1.0, "precision": 1.0, "recall": 0.5, "f1": 2.0 / 3.0},
+        "pixel": {"roc_auc": pixel_roc_auc, "aupro": aupro},
+        "labels": [
+            {"name": "scratch", "images": 1, "precision": 4.0 / 6.0, "recall": 1.0, "f1": 0.8, "iou": 4.0 / 6.0},
+            {"name": "dent", "images": 1, "precision": 1.0, "recall": 0.5, "f1": 2.0 / 3.0, "iou": 0.5}
+        ],
+        "time_ms": {"mean": 20.0, "p50": 20.0, "p99": 30.0}
+    });
+    let found = serde_json::to_value(&evaluation).unwrap();
+    assert!(alike(&found, &expected), "{found:#}\n{expected:#}");
+    let text = serde_json::to_string(&evaluation).unwrap();
+    assert!(text.starts_with(r#"{"images":3,"threshold":0.5,"image":{"roc_auc":1.0,"average_precision":"#), "{text}");
+}
+
+/// Equal but for the last digits of numbers.
+fn alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len() && one.iter().all(|(key, value)| other.get(key).is_some_and(|it| alike(value, it)))
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
+        }
+        (Value::Number(one), Value::Number(other)) => {
+            one.as_f64().zip(other.as_f64()).is_some_and(|(one, other)| (one - other).abs() < 1e-9)
+        }
+        _ => one == other,
+    }
+}
+
+#[test]
+fn without_masks_there_are_no_pixel_measures_and_no_labels() {
+    let mut evaluator = Evaluator::new(0.5, &labels());
+    let map = Some(map(1, &[0.3]));
+    evaluator.add(&Judged { map: map.clone(), ..judged(Class::Normal, 0.1, 1) });
+    evaluator.add(&Judged { map, found_mask: Some(mask(1, &[1])), ..judged(Class::Anomaly, 0.9, 1) });
+    let found = serde_json::to_value(evaluator.finish()).unwrap();
+    assert_eq!((&found["pixel"], &found["labels"]), (&Value::Null, &json!([])));
+
+    let empty = serde_json::to_value(Evaluator::new(0.5, &[]).finish()).unwrap();
+    assert_eq!((&empty["images"], &empty["image"]["roc_auc"]), (&json!(0), &Value::Null));
+}
+
+fn identity() -> ModelIdentity {
+    ModelIdentity {
+        model_arn: "arn:aws:lookoutvision:local:0:model/cookies/1".to_owned(),
+        project_name: "cookies".to_owned(),
+        model_version: "1".to_owned(),
+        training_images: 63,
+        ended_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+    }
+}
+
+#[test]
+fn the_evaluation_result_has_the_guide_s_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("EvaluationResult.json");
+    write_evaluation_result(&path, &evaluator().finish(), &identity()).unwrap();
+    let found: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let two_thirds = 2.0 / 3.0;
+    let expected = json!({
+        "Version": 1,
+        "EvaluationDetails": {
+            "ModelArn": "arn:aws:lookoutvision:local:0:model/cookies/1",
+            "EvaluationEndTimestamp": "2026-01-02T03:04:05.000000",
+            "NumberOfTrainingImages": 63,
+            "NumberOfTestingImages": 3
+        },
+        "AggregatedEvaluationResults": {"Metrics": {
+            "ROCAUC": 1.0, "AveragePrecision": 1.0, "Precision": 1.0, "Recall": 0.5, "F1Score": two_thirds,
+            "PixelAnomalyClassMetrics": [
+                {"Precision": two_thirds, "Recall": 1.0, "F1Score": 0.8, "AIIOU": two_thirds, "ClassName": "scratch"},
+                {"Precision": 1.0, "Recall": 0.5, "F1Score": two_thirds, "AIIOU": 0.5, "ClassName": "dent"}
+            ]
+        }}
+    });
+    assert!(alike(&found, &expected), "{found:#}");
+
+    let mut classification = Evaluator::new(0.5, &[]);
+    classification.add(&judged(Class::Anomaly, 0.9, 1));
+    write_evaluation_result(&path, &classification.finish(), &identity()).unwrap();
+    let found: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let metrics = &found["AggregatedEvaluationResults"]["Metrics"];
+    assert_eq!((metrics.get("PixelAnomalyClassMetrics"), &metrics["ROCAUC"]), (None, &Value::Null));
+}
+
+#[test]
+fn the_evaluation_manifest_has_the_guide_s_lines_and_loads_as_a_data_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("EvaluationManifest.jsonl");
+    let labeled_at = Some("2020-05-22T21:33:37.201882Z".parse().unwrap());
+    let mut evaluator = Evaluator::new(0.5, &[]);
+    evaluator.add(&Judged { labeled_at, ..judged(Class::Anomaly, 0.25, 1) });
+    evaluator.add(&judged(Class::Normal, 0.125, 2));
+    write_evaluation_manifest(&path, &evaluator.finish(), &identity()).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let first = concat!(
+        r#"{"source-ref":"s3://bucket/1.jpg","source-ref-metadata":{"creation-date":"2020-05-22T21:33:37.201882"},"#,
+        r#""anomaly-label":1,"anomaly-label-metadata":{"class-name":"anomaly","type":"groundtruth/image-classification","#,
+        r#""human-annotated":"yes","creation-date":"2020-05-22T21:33:37.201882","job-name":"labeling-job/anomaly-detection"},"#,
+        r#""anomaly-label-detected":0,"anomaly-label-detected-metadata":{"class-name":"normal","confidence":0.75,"#,
+        r#""type":"groundtruth/image-classification","human-annotated":"no","creation-date":"2026-01-02T03:04:05.000000","#,
+        r#""job-name":"training-job/anomaly-detection","model-arn":"arn:aws:lookoutvision:local:0:model/cookies/1","#,
+        r#""project-name":"cookies","model-version":"1"}}"#,
+    );
+    assert_eq!(text.lines().next(), Some(first));
+    assert_eq!(text.lines().count(), 2);
+
+    for name in ["1.jpg", "2.jpg"] {
+        image::RgbImage::new(64, 64).save(folder.path().join(name)).unwrap();
+    }
+    let loaded = Dataset::load(&path).unwrap();
+    assert_eq!((loaded.normals().count(), loaded.anomalies().count()), (1, 1), "the truth, not what was detected");
+}
