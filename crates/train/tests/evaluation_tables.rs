@@ -253,6 +253,28 @@ fn without_masks_there_are_no_pixel_measures_and_no_labels() {
     assert_eq!((&empty["images"], &empty["image"]["roc_auc"]), (&json!(0), &Value::Null));
 }
 
+#[test]
+fn maps_and_masks_with_missing_cells_are_left_out() {
+    let mut evaluator = Evaluator::new(0.5, &labels());
+    let torn_mask = LabelPicture { width: 4, height: 2, labels: vec![1; 7] };
+    let torn_map = ScoreMap { width: 4, height: 2, values: vec![0.5; 7] };
+    for (map, truth_mask, found_mask) in [
+        (torn_map, mask(4, &[1; 8]), torn_mask.clone()),
+        (map(1, &[0.5]), torn_mask, mask(1, &[1])),
+        (map(1, &[]), mask(4, &[]), mask(1, &[])),
+    ] {
+        evaluator.add(&Judged {
+            map: Some(map),
+            truth_mask: Some(truth_mask),
+            found_mask: Some(found_mask),
+            ..judged(Class::Anomaly, 0.9, 1)
+        });
+    }
+    let evaluation = evaluator.finish();
+    assert_eq!(evaluation.images, 3);
+    assert!(evaluation.pixel.is_some_and(|pixel| pixel.roc_auc.is_none() && pixel.aupro.is_none()));
+}
+
 fn identity() -> ModelIdentity {
     ModelIdentity {
         model_arn: "arn:aws:lookoutvision:local:0:model/cookies/1".to_owned(),

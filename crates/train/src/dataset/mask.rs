@@ -52,6 +52,11 @@ pub struct LabelPicture {
 }
 
 impl LabelPicture {
+    /// Whether there is a label for each pixel, and a pixel at all.
+    pub fn is_whole(&self) -> bool {
+        !self.labels.is_empty() && self.labels.len() == self.width * self.height
+    }
+
     /// The label numbers that occur, without the background.
     pub fn found(&self) -> Vec<u8> {
         let mut seen = [false; 256];

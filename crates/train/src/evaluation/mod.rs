@@ -239,12 +239,12 @@ impl Evaluator {
     }
 
     fn count_labels(&mut self, judged: &Judged) {
-        let Some(found) = judged.found_mask.as_ref().filter(|found| !found.labels.is_empty()) else { return };
+        let Some(found) = judged.found_mask.as_ref().filter(|found| found.is_whole()) else { return };
         self.has_found_masks = true;
         let (width, height) = match (&judged.truth_mask, judged.truth) {
-            (Some(truth), _) => (truth.width, truth.height),
+            (Some(truth), _) if truth.is_whole() => (truth.width, truth.height),
             (None, Class::Normal) => judged.size_px,
-            (None, Class::Anomaly) => return,
+            _ => return,
         };
         let overlaps = overlaps(found, judged.truth_mask.as_ref(), width, height);
         for (index, label) in self.labels.iter_mut().enumerate() {

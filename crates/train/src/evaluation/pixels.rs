@@ -22,7 +22,7 @@ pub struct ScoreMap {
 
 impl ScoreMap {
     /// Whether there is a value for each cell, and a cell at all.
-    pub(super) fn is_valid(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         !self.values.is_empty() && self.values.len() == self.width * self.height
     }
 
@@ -71,9 +71,9 @@ impl Default for PixelScores {
 }
 
 impl PixelScores {
-    /// Counts a picture all of whose pixels are normal.
+    /// Counts a picture all of whose pixels are normal. A map that has not a value for each cell is left out.
     pub fn add_normal(&mut self, map: &ScoreMap, width: usize, height: usize) {
-        if !map.is_valid() {
+        if !map.is_whole() {
             return;
         }
         map.each_row(width, height, |_, row| {
@@ -85,7 +85,7 @@ impl PixelScores {
 
     /// Counts a picture with a mask; the map is brought to the mask's size.
     pub fn add_masked(&mut self, map: &ScoreMap, truth: &LabelPicture) {
-        if !map.is_valid() {
+        if !map.is_whole() || !truth.is_whole() {
             return;
         }
         let (regions, sizes) = regions(truth);
@@ -156,12 +156,16 @@ fn bin(score: f32) -> usize {
     (ordered >> (32 - BIN_BITS)) as usize
 }
 
-/// The region of each pixel (0: none, else its number from 1) and the regions' sizes. Regions are 8-connected.
+/// The region of each pixel (0: none, else its number from 1) and the regions' sizes. Regions are 8-connected. A mask
+/// that has not a label for each pixel has no regions.
 pub fn regions(truth: &LabelPicture) -> (Vec<u32>, Vec<u32>) {
     let (width, height) = (truth.width, truth.height);
     let mut region_of = vec![0_u32; truth.labels.len()];
     let mut sizes = Vec::new();
     let mut waiting = Vec::new();
+    if !truth.is_whole() {
+        return (region_of, sizes);
+    }
     for start in 0..truth.labels.len() {
         if truth.labels[start] == 0 || region_of[start] != 0 {
             continue;
