@@ -20,7 +20,7 @@ use crate::runtime;
 const GOLDEN_TOLERANCE: f64 = 1e-3;
 
 /// Label areas are counted on the map enlarged by this factor, whose cells follow a contour closely enough.
-const MASK_SCALE: usize = 4;
+pub(crate) const MASK_SCALE: usize = 4;
 
 const BACKGROUND_COLOR: &str = "#FFFFFF";
 

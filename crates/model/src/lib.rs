@@ -11,6 +11,7 @@ mod device;
 mod error;
 mod frame;
 mod map;
+pub mod overlay;
 pub mod package;
 mod preprocess;
 pub mod runtime;
