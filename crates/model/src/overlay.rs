@@ -184,8 +184,9 @@ impl<'a> Canvas<'a> {
         let start = row * plane.stride_bytes + at_byte;
         for (sample, &ink) in plane.data[start..].iter_mut().zip(ink) {
             let old = i32::from(*sample);
-            // Between two bytes, so it is a byte.
-            *sample = (old + ((i32::from(ink) - old) * share + 128) / 256) as u8;
+            // The shift rounds downwards for either sign, and half of what it drops was added: to the nearest value, which
+            // lies between two bytes and so is a byte.
+            *sample = (old + (((i32::from(ink) - old) * share + 128) >> 8)) as u8;
         }
     }
 }

@@ -3,4 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod launch;
+pub mod model;
+pub mod rtsp;
 pub mod tls;

@@ -1,0 +1,103 @@
+//! `gst-launch-1.0` with the plugin that was just built, as a user runs it.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+const PLUGIN: &str = "libgstlinewarden.so";
+/// How often an unfinished child is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// What a finished `gst-launch-1.0` left.
+#[derive(Debug)]
+pub struct Launched {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs one pipeline to its end. Its words are separated by white space; there is no quoting.
+///
+/// The registry of plugins lies beside the test's executable, so that only the first run of all looks at every plugin.
+///
+/// # Errors
+/// When the plugin was not built, `gst-launch-1.0` is missing, or the pipeline does not end in time; it is killed then.
+pub fn gst_launch(pipeline: &str, timeout: Duration) -> Result<Launched> {
+    gst_launch_with(pipeline, &[], timeout)
+}
+
+/// The same with more environment variables.
+///
+/// # Errors
+/// As [`gst_launch`].
+pub fn gst_launch_with(pipeline: &str, variables: &[(&str, &OsStr)], timeout: Duration) -> Result<Launched> {
+    let folder = plugin_folder()?;
+    let mut child = Command::new("gst-launch-1.0")
+        .args(pipeline.split_whitespace())
+        .env("GST_PLUGIN_PATH", &folder)
+        .env("GST_REGISTRY", folder.join("gst-launch-tests.registry"))
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run `gst-launch-1.0`: run `make setup`")?;
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let deadline = Instant::now() + timeout;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            break None;
+        }
+        thread::sleep(POLL);
+    };
+    let text = |thread: JoinHandle<String>| thread.join().unwrap_or_default();
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    match status {
+        Some(status) => Ok(Launched { status, stdout, stderr }),
+        None => bail!("`gst-launch-1.0 {pipeline}` did not end within {timeout:?}\n{stdout}\n{stderr}"),
+    }
+}
+
+/// The folder of the plugin's library. `cargo test` builds it beside the tests, `cargo build` one folder up; the newer one
+/// counts.
+///
+/// # Errors
+/// When it is in neither.
+pub fn plugin_folder() -> Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    let folders = executable.ancestors().skip(1).take(2);
+    let built = |folder: &Path| Some((folder.join(PLUGIN).metadata().ok()?.modified().ok()?, folder.to_owned()));
+    let newest = folders.filter_map(built).max_by_key(|&(time, _)| time);
+    let (_, folder) = newest.with_context(|| {
+        format!(
+            "`{PLUGIN}` was not built: run `cargo build --release -p gst-plugin-linewarden` first, as `make test` does"
+        )
+    })?;
+    Ok(folder)
+}
+
+/// Reads on a thread of its own, so that a talkative child never waits.
+fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What was read before an error is worth showing.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}

@@ -1,0 +1,7 @@
+//! The plugin's elements, looked at through pads, properties, messages, a real broker and real `gst-launch-1.0` runs.
+
+mod anomalydetect;
+mod anomalyoverlay;
+mod common;
+mod launch;
+mod mqttpublish;
