@@ -1,2 +1,7 @@
 //! The Linewarden command line.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    linewarden::cli::main()
+}

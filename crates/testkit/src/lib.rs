@@ -6,4 +6,5 @@ pub mod broker;
 pub mod launch;
 pub mod model;
 pub mod rtsp;
+pub mod sandbox;
 pub mod tls;

@@ -1,0 +1,111 @@
+//! The command line: what was called, with which exit code it ends, and where its log goes.
+
+mod run;
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
+
+/// Real-time visual inspection for camera lines.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the lines of this machine
+    Run(run::RunArgs),
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Run(args) => run::run(&args),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct LogArgs {
+    /// Form of the log on standard error
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or directives as in RUST_LOG, which this overrides
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// The call itself is wrong: exit code 2.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CallError(pub String);
+
+/// Reads the call, does it, and says how it ended: 0 done, 1 failed, 2 the call or the configuration is wrong.
+pub fn main() -> ExitCode {
+    // Clap ends the process itself for `--help`, `--version` and a call that it cannot read (exit code 2).
+    let cli = Cli::parse();
+    let outcome = start_log(&cli.log).and_then(|()| cli.command.run());
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    // With standard error closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "error: {}", Told(&error));
+    let is_call = error.is::<CallError>() || error.is::<ConfigError>();
+    ExitCode::from(if is_call { 2 } else { 1 })
+}
+
+/// An error with its causes, on one line unless it has several of its own.
+struct Told<'a>(&'a anyhow::Error);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.downcast_ref::<ConfigError>() {
+            Some(error) => write!(formatter, "the configuration is wrong\n{error}"),
+            None => write!(formatter, "{:#}", self.0),
+        }
+    }
+}
+
+fn start_log(args: &LogArgs) -> anyhow::Result<()> {
+    let filter = match &args.log_level {
+        Some(level) => EnvFilter::try_new(level)
+            .map_err(|error| CallError(format!("`--log-level` must be a level or directives: {error}")))?,
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match args.log_format {
+        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("{error}")).context("cannot start the log")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}
