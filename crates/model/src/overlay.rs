@@ -119,15 +119,21 @@ impl<'a> Canvas<'a> {
     ///
     /// Where chroma is shared by several pixels, the one at even coordinates speaks for them all.
     pub fn blend(&mut self, x: u32, y: u32, rgb: [u8; 3], alpha: f32) {
-        if x >= self.width_px || y >= self.height_px {
-            return;
+        self.put(x, y, self.ink(rgb, alpha));
+    }
+
+    fn ink(&self, rgb: [u8; 3], alpha: f32) -> Ink {
+        Ink { rgb, yuv: self.to_yuv.convert(rgb), share: share_of(alpha) }
+    }
+
+    fn put(&mut self, x: u32, y: u32, ink: Ink) {
+        if x < self.width_px && y < self.height_px {
+            self.apply(x as usize, y as usize, ink);
         }
-        let ink = Ink { rgb, yuv: self.to_yuv.convert(rgb), share: share_of(alpha) };
-        self.apply(x as usize, y as usize, ink);
     }
 
     fn fill(&mut self, area: Rect, rgb: [u8; 3], alpha: f32) {
-        let ink = Ink { rgb, yuv: self.to_yuv.convert(rgb), share: share_of(alpha) };
+        let ink = self.ink(rgb, alpha);
         let right = area.x.saturating_add(area.width_px).min(self.width_px);
         let bottom = area.y.saturating_add(area.height_px).min(self.height_px);
         for y in area.y..bottom {
@@ -208,9 +214,14 @@ impl Overlay<'_> {
         let columns: Vec<usize> = (0..width_px).map(|x| cell(x, width_px, mask.width)).collect();
         let label_at =
             |x: u32, row: usize| mask.labels.get(row * mask.width + columns[x as usize]).copied().unwrap_or(0);
-        let colors: Vec<[u8; 3]> = (0..=u8::MAX).map(|label| self.color_of(label)).collect();
+        let inks = |alpha| -> Vec<Ink> { (0..=u8::MAX).map(|label| canvas.ink(self.color_of(label), alpha)).collect() };
+        let (tints, contours) = (inks(self.alpha), inks(1.0));
         for y in 0..height_px {
             let row = cell(y, height_px, mask.height);
+            // Most rows of most pictures.
+            if mask.labels.iter().skip(row * mask.width).take(mask.width).all(|&label| label == 0) {
+                continue;
+            }
             let above = cell(y.saturating_sub(thickness), height_px, mask.height);
             let below = cell((y + thickness).min(height_px - 1), height_px, mask.height);
             for x in 0..width_px {
@@ -225,8 +236,8 @@ impl Overlay<'_> {
                     label_at(x, below),
                 ];
                 let is_contour = neighbours.iter().any(|&neighbour| neighbour != label);
-                let alpha = if is_contour { 1.0 } else { self.alpha };
-                canvas.blend(left + x, top + y, colors[usize::from(label)], alpha);
+                let inks = if is_contour { &contours } else { &tints };
+                canvas.put(left + x, top + y, inks[usize::from(label)]);
             }
         }
     }

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Frames pass through unchanged. The element may also end a pipeline: with its source pad unlinked it is a sink, which
-//! drops the frames and tells of the stream's end. The stream never waits for the broker: results and decisions go to a
+//! drops the frames and tells of the stream's end. Such a sink neither waits for the clock nor holds the first frame back
+//! in PAUSED. The stream never waits for the broker: results and decisions go to a
 //! bounded outbox, from which a thread of its own delivers them; what comes too late is counted, not sent. When the element
 //! stops, it waits up to `drain-timeout` for the broker to acknowledge the rest.
 //!
