@@ -1,13 +1,20 @@
 //! The command line: what was called, with which exit code it ends, and where its log goes.
 
+mod dataset;
+mod detect;
+mod evaluate;
+mod progress;
 mod run;
+mod train;
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use linewarden_train::dataset::Dataset;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
@@ -24,6 +31,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Train a model from pictures of good parts
+    Train(train::TrainArgs),
+    /// Measure a model on labelled pictures
+    Evaluate(evaluate::EvaluateArgs),
+    /// Score pictures
+    Detect(detect::DetectArgs),
+    /// Check or convert labelled pictures
+    Dataset(dataset::DatasetArgs),
     /// Run the lines of this machine
     Run(run::RunArgs),
 }
@@ -31,6 +46,10 @@ enum Command {
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Train(args) => train::run(&args),
+            Self::Evaluate(args) => evaluate::run(&args),
+            Self::Detect(args) => detect::run(&args),
+            Self::Dataset(args) => dataset::run(&args),
             Self::Run(args) => run::run(&args),
         }
     }
@@ -70,6 +89,24 @@ pub fn main() -> ExitCode {
     let _ = writeln!(io::stderr(), "error: {}", Told(&error));
     let is_call = error.is::<CallError>() || error.is::<ConfigError>();
     ExitCode::from(if is_call { 2 } else { 1 })
+}
+
+/// Loads a data set and says what is odd about it. A path that does not exist is a wrong call.
+fn load_dataset(path: &Path) -> anyhow::Result<Dataset> {
+    must_exist("dataset", path)?;
+    let dataset = Dataset::load(path)?;
+    for warning in &dataset.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(dataset)
+}
+
+fn model_must_exist(path: &Path) -> Result<(), CallError> {
+    must_exist("model package", path)
+}
+
+fn must_exist(what: &str, path: &Path) -> Result<(), CallError> {
+    if path.exists() { Ok(()) } else { Err(CallError(format!("there is no {what} at `{}`", path.display()))) }
 }
 
 /// An error with its causes, on one line unless it has several of its own.

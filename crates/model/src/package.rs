@@ -184,6 +184,32 @@ impl Package {
         Ok(Self { path: path.to_owned(), info, onnx, golden })
     }
 
+    /// A package that has just been trained. Without golden pictures it can be run, but not read back once written.
+    pub fn from_parts(path: PathBuf, info: ModelInfo, onnx: Vec<u8>, golden: Vec<(Golden, Vec<u8>)>) -> Self {
+        Self { path, info, onnx, golden }
+    }
+
+    /// Says what training measured.
+    pub fn set_metrics(&mut self, metrics: serde_json::Map<String, serde_json::Value>) {
+        self.info.metrics = metrics;
+    }
+
+    /// Writes the package's files into an existing folder.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_to(&self, folder: &Path) -> std::io::Result<()> {
+        let golden_folder = folder.join("golden");
+        std::fs::create_dir_all(&golden_folder)?;
+        std::fs::write(folder.join("model.onnx"), &self.onnx)?;
+        std::fs::write(folder.join("model.json"), json(&self.info)?)?;
+        for (golden, picture) in &self.golden {
+            std::fs::write(golden_folder.join(&golden.file), picture)?;
+        }
+        let list: Vec<&Golden> = self.golden.iter().map(|(golden, _)| golden).collect();
+        std::fs::write(golden_folder.join("golden.json"), json(&list)?)
+    }
+
     /// Where the package was read from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -212,6 +238,11 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Readable JSON with a line end, as all our files are.
+fn json<T: Serialize>(value: &T) -> std::io::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(files: &PackageFiles, name: &str) -> Result<T, String> {

@@ -1,0 +1,196 @@
+//! From a fitted detector to a model package: the graph, its description, and pictures with the scores they must get.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
+use linewarden_model::package::{BackboneInfo, DatasetInfo, Golden, Package, SCHEMA, Size, sha256_hex};
+use linewarden_model::{
+    Detector, DetectorOptions, Device, DeviceRequest, FrameView, Label, ModelError, ModelInfo, ModelType, Preprocessor,
+    SizePolicy,
+};
+
+use crate::backbone::{Backbone, BackboneError};
+use crate::dataset::{Picture, PictureError};
+use crate::export::memory_bank_model;
+use crate::features::{INPUT_SIZE_PX, bank_strides, picture_view};
+use crate::trainer::Fitted;
+
+/// What the package says of itself beside what was fitted.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Project that the model belongs to.
+    pub project: String,
+    /// Version within the project.
+    pub version: String,
+    /// What the model answers.
+    pub model_type: ModelType,
+    /// Labels, for segmentation models.
+    pub labels: Vec<Label>,
+    /// Size of the training pictures.
+    pub image_size: Size,
+    /// The training pictures.
+    pub dataset: DatasetInfo,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// When the model was trained, RFC 3339.
+    pub time: String,
+}
+
+/// Why a package cannot be made or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackageError {
+    /// The graph cannot be written.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
+    /// The new model cannot be run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A golden picture cannot be read again.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// A golden picture cannot be encoded.
+    #[error("cannot encode a golden picture: {0}")]
+    Encode(#[from] image::ImageError),
+    /// Something that is no model package lies where the new one should go.
+    #[error("`{0}` exists and is no model package: name another folder with `--out`")]
+    Occupied(PathBuf),
+    /// The files cannot be written.
+    #[error("cannot write the package to `{path}`: {error}")]
+    Write {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Makes the package, runs it, and stores golden pictures: the given normal ones, and the first of them with a part of
+/// it painted over, which must score high.
+///
+/// # Errors
+/// When the graph cannot be written or run.
+pub fn build(
+    fitted: &Fitted,
+    backbone: &Backbone,
+    description: Description,
+    golden_pictures: &[&Path],
+) -> Result<Package, PackageError> {
+    let onnx = memory_bank_model(backbone, &fitted.bank, &fitted.calibration)?;
+    let info = ModelInfo {
+        schema: SCHEMA,
+        project: description.project,
+        version: description.version,
+        model_type: description.model_type,
+        algorithm: "memory_bank".to_owned(),
+        image_size: description.image_size,
+        input_size: Size { width_px: INPUT_SIZE_PX, height_px: INPUT_SIZE_PX },
+        labels: description.labels,
+        threshold: 0.5,
+        calibration: fitted.calibration,
+        backbone: BackboneInfo {
+            name: backbone.name().to_owned(),
+            sha256: backbone.sha256().to_owned(),
+            strides: bank_strides(backbone),
+        },
+        dataset: description.dataset,
+        seed: description.seed,
+        onnx_sha256: sha256_hex(&onnx),
+        metrics: serde_json::Map::new(),
+        time: description.time,
+    };
+    let unproven = Package::from_parts(PathBuf::from("new model"), info.clone(), onnx.clone(), Vec::new());
+    let golden = golden(&unproven, golden_pictures)?;
+    Ok(Package::from_parts(PathBuf::from("new model"), info, onnx, golden))
+}
+
+/// Writes the package and what `beside` adds to its folder, and only then puts it where it was asked for. A package that lies there
+/// already is kept as `<name>.previous`.
+///
+/// # Errors
+/// When something else lies there, or a file cannot be written.
+pub fn write(package: &Package, out: &Path, beside: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), PackageError> {
+    let failed = |error| PackageError::Write { path: out.to_owned(), error };
+    check_free(out)?;
+    let building = with_suffix(out, "building");
+    remove_if_there(&building).map_err(failed)?;
+    std::fs::create_dir_all(&building).map_err(failed)?;
+    package.write_to(&building).map_err(failed)?;
+    beside(&building).map_err(failed)?;
+    if out.join("model.json").exists() {
+        let previous = with_suffix(out, "previous");
+        remove_if_there(&previous).map_err(failed)?;
+        std::fs::rename(out, &previous).map_err(failed)?;
+    } else if out.exists() {
+        std::fs::remove_dir(out).map_err(failed)?;
+    }
+    std::fs::rename(&building, out).map_err(failed)
+}
+
+/// Whether a package may be written to this path: it is free, empty, or holds a package.
+///
+/// # Errors
+/// When something else lies there.
+pub fn check_free(out: &Path) -> Result<(), PackageError> {
+    let is_empty = || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if !out.exists() || out.join("model.json").exists() || is_empty() {
+        return Ok(());
+    }
+    Err(PackageError::Occupied(out.to_owned()))
+}
+
+fn golden(unproven: &Package, pictures: &[&Path]) -> Result<Vec<(Golden, Vec<u8>)>, PackageError> {
+    // The CPU is the device that every machine has; what others compute is held against it.
+    let options =
+        DetectorOptions { device: DeviceRequest::Only(Device::Cpu), sizes: SizePolicy::Scale, ..Default::default() };
+    let mut detector = Detector::from_package(unproven, &options)?;
+    let mut preprocessor = Preprocessor::new(INPUT_SIZE_PX, INPUT_SIZE_PX);
+    let mut inputs = Vec::new();
+    for path in pictures {
+        let picture = Picture::read(path)?;
+        let mut rgb = Vec::new();
+        preprocessor.run(&picture_view(&picture)?, &mut rgb)?;
+        inputs.push(rgb);
+    }
+    if let Some(first) = inputs.first() {
+        inputs.push(painted_over(first));
+    }
+    let mut golden = Vec::new();
+    for (number, rgb) in inputs.iter().enumerate() {
+        let view = FrameView::rgb(INPUT_SIZE_PX, INPUT_SIZE_PX, rgb).map_err(ModelError::from)?;
+        let anomaly_score = detector.detect(&view)?.result.anomaly_score;
+        golden.push((Golden { file: format!("{number}.png"), anomaly_score }, encode(rgb)?));
+    }
+    Ok(golden)
+}
+
+/// The picture with a striped square in its middle, a defect that no camera line shows.
+fn painted_over(rgb: &[u8]) -> Vec<u8> {
+    let side = INPUT_SIZE_PX as usize;
+    let middle = side * 2 / 5..side * 3 / 5;
+    let mut painted = rgb.to_vec();
+    for (index, pixel) in painted.chunks_exact_mut(3).enumerate() {
+        let (x, y) = (index % side, index / side);
+        if middle.contains(&x) && middle.contains(&y) {
+            pixel.fill(if (x + y) / 4 % 2 == 0 { 235 } else { 20 });
+        }
+    }
+    painted
+}
+
+fn encode(rgb: &[u8]) -> Result<Vec<u8>, image::ImageError> {
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png).write_image(rgb, INPUT_SIZE_PX, INPUT_SIZE_PX, ExtendedColorType::Rgb8)?;
+    Ok(png)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.{suffix}"))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    if path.exists() { std::fs::remove_dir_all(path) } else { Ok(()) }
+}

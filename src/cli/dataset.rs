@@ -1,0 +1,109 @@
+//! `linewarden dataset`.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use jiff::Timestamp;
+use linewarden_train::dataset::{self, ManifestSummary};
+
+use super::progress::Shown;
+use super::{load_dataset, must_exist};
+use linewarden_train::progress::Progress as _;
+
+const EXAMPLES: &str = "\
+Examples:
+  linewarden dataset check parts/
+  linewarden dataset from-folder parts/ --out parts/train.manifest
+  linewarden dataset from-csv labels.csv --s3-path s3://bucket/parts --out train.manifest";
+
+/// Labelled pictures: check them, or describe them in a manifest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DatasetArgs {
+    #[command(subcommand)]
+    command: DatasetCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DatasetCommand {
+    /// Report everything that is wrong with a data set, before any training
+    Check {
+        /// Folder or manifest
+        #[arg(value_name = "DIR|FILE.manifest")]
+        dataset: PathBuf,
+        /// Print one JSON document on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Turn a CSV file of `picture,label` lines into a manifest
+    FromCsv {
+        /// The CSV file
+        #[arg(value_name = "FILE.csv")]
+        csv: PathBuf,
+        /// Put before each picture's name
+        #[arg(long, value_name = "P")]
+        s3_path: Option<String>,
+        /// The manifest to write
+        #[arg(long, value_name = "FILE.manifest")]
+        out: PathBuf,
+    },
+    /// Describe a folder with `normal/`, `anomaly/` and `masks/` in a manifest
+    FromFolder {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The manifest to write
+        #[arg(long, value_name = "FILE.manifest")]
+        out: PathBuf,
+    },
+}
+
+pub(super) fn run(args: &DatasetArgs) -> anyhow::Result<()> {
+    match &args.command {
+        DatasetCommand::Check { dataset, json } => check(dataset, *json),
+        DatasetCommand::FromCsv { csv, s3_path, out } => {
+            must_exist("FILE.csv", csv)?;
+            let summary = dataset::from_csv(csv, s3_path.as_deref(), out, Timestamp::now())?;
+            print(&told(&summary))
+        }
+        DatasetCommand::FromFolder { folder, out } => {
+            let summary = dataset::write_manifest(&load_dataset(folder)?, out, Timestamp::now())?;
+            print(&told(&summary))
+        }
+    }
+}
+
+fn check(path: &Path, json: bool) -> anyhow::Result<()> {
+    must_exist("dataset", path)?;
+    let shown = Shown::new();
+    let mut steps_done = 0;
+    let report = dataset::check(path, |done, all| {
+        if done <= 1 && steps_done == 0 {
+            shown.stage("reading pictures", all);
+        }
+        shown.advance(done.saturating_sub(steps_done));
+        steps_done = done;
+    });
+    drop(shown);
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { format!("{report}\n") };
+    print(&text)?;
+    anyhow::ensure!(report.is_ok(), "`{}` has problems", path.display());
+    Ok(())
+}
+
+fn told(summary: &ManifestSummary) -> String {
+    format!(
+        "Wrote {}: {} pictures, {} normal, {} anomalous, {} with masks.\n",
+        summary.path.display(),
+        summary.images,
+        summary.normals,
+        summary.anomalies,
+        summary.masks
+    )
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
