@@ -166,7 +166,9 @@ fn sigterm_delivers_every_decision_and_says_offline() -> Result<()> {
     let watch = broker.subscribe("linewarden/cap/#")?;
     let mut sandbox = sandbox()?;
     sandbox.start(&(mqtt(&broker) + &line("cap", ENDLESS)))?;
-    watch.next_where(SOON, |message| message.topic == "linewarden/cap/decision")?;
+    let scored =
+        "linewarden_processed_image_total{camera=\"top\",line=\"cap\",model_version=\"1\",project=\"brightness\"}";
+    sandbox.wait_metric(scored, |frames| frames >= 20.0)?;
     sandbox.terminate()?;
     assert!(sandbox.wait_end()?.success(), "{}", sandbox.log()?);
     let mut last_result = None;
@@ -187,6 +189,22 @@ fn sigterm_delivers_every_decision_and_says_offline() -> Result<()> {
     let retained = broker.subscribe("linewarden/cap/state")?.next_message(SOON)?;
     assert!(retained.retained);
     assert_eq!(field(&retained, "state")?, "offline");
+    Ok(())
+}
+
+#[test]
+fn a_broker_that_never_answers_holds_up_the_end_for_its_grace_only() -> Result<()> {
+    let mut sandbox = sandbox()?;
+    // Port 1 is nobody's.
+    let unreachable = "[shutdown]\ngrace = \"500ms\"\n[mqtt]\nbroker = \"mqtt://127.0.0.1:1\"\n";
+    sandbox.start(&(unreachable.to_owned() + &line("cap", ENDLESS)))?;
+    sandbox.wait_ready()?;
+    let asked = std::time::Instant::now();
+    sandbox.terminate()?;
+    assert!(sandbox.wait_end()?.success(), "{}", sandbox.log()?);
+    assert!(asked.elapsed() < Duration::from_secs(10), "the end took {:?}", asked.elapsed());
+    let left_over = sandbox.logged("messages were left over at the end: see the counters")?;
+    assert!(left_over.is_some(), "{}", sandbox.log()?);
     Ok(())
 }
 
