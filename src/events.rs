@@ -143,7 +143,7 @@ impl CameraEvents {
     }
 
     /// The model answered.
-    pub(crate) fn scored(&self, frame: &ScoredFrame, times: Option<StageTimes>) {
+    pub(crate) fn scored(&self, frame: &ScoredFrame, times: StageTimes) {
         let metrics = &self.metrics;
         metrics.processed_image.inc();
         metrics.successful_request.inc();
@@ -151,11 +151,9 @@ impl CameraEvents {
             metrics.detected_anomaly.inc();
         }
         metrics.detection_duration.observe(frame.detection_time.as_secs_f64());
-        if let Some(times) = times {
-            self.stage(Stage::Preprocess, times.preprocess);
-            self.stage(Stage::Inference, times.inference);
-            self.stage(Stage::Postprocess, times.postprocess);
-        }
+        self.stage(Stage::Preprocess, times.preprocess);
+        self.stage(Stage::Inference, times.inference);
+        self.stage(Stage::Postprocess, times.postprocess);
         let (number, score) = (frame.frame, frame.result.anomaly_score);
         tracing::debug!(line = self.line, camera = self.camera, frame = number, score, "frame scored");
     }

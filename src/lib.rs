@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod config;
 mod daemon;
+mod demo;
 mod events;
 mod http;
 mod line;

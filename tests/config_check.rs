@@ -165,6 +165,7 @@ fn every_built_in_shape_makes_a_pipeline() -> Result<()> {
             "rtsp",
             "location = \"rtsps://camera:8554/1\", user = \"me\", password = \"a \\\" ! fakesink\", protocol = \"udp\"",
         ),
+        ("synthetic", "parts = 20, rate = 0"),
         ("test", "pattern = \"snow\", frames = 10"),
         ("usb", ""),
     ];

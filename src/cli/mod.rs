@@ -1,6 +1,7 @@
 //! The command line: what was called, with which exit code it ends, and where its log goes.
 
 mod dataset;
+mod demo;
 mod detect;
 mod evaluate;
 mod progress;
@@ -18,6 +19,8 @@ use linewarden_train::dataset::Dataset;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
+
+pub(crate) use progress::Shown;
 
 /// Real-time visual inspection for camera lines.
 #[derive(Debug, Parser)]
@@ -39,6 +42,8 @@ enum Command {
     Detect(detect::DetectArgs),
     /// Check or convert labelled pictures
     Dataset(dataset::DatasetArgs),
+    /// Everything at once on synthetic parts
+    Demo(demo::DemoArgs),
     /// Run the lines of this machine
     Run(run::RunArgs),
 }
@@ -50,6 +55,7 @@ impl Command {
             Self::Evaluate(args) => evaluate::run(&args),
             Self::Detect(args) => detect::run(&args),
             Self::Dataset(args) => dataset::run(&args),
+            Self::Demo(args) => demo::run(&args),
             Self::Run(args) => run::run(&args),
         }
     }
@@ -125,7 +131,7 @@ fn start_log(args: &LogArgs) -> anyhow::Result<()> {
     let filter = match &args.log_level {
         Some(level) => EnvFilter::try_new(level)
             .map_err(|error| CallError(format!("`--log-level` must be a level or directives: {error}")))?,
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttd=off")),
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match args.log_format {

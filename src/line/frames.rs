@@ -4,13 +4,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gst::ReferenceTimestampMeta;
 use gstlinewarden::meta::{self, AnomalyMeta};
 use jiff::Timestamp;
 use linewarden_core::{Decision, Reason, ScoredFrame, Verdict};
-use linewarden_model::StageTimes;
 use linewarden_publish::Publisher;
 
 use crate::config::{DecisionConfig, UnknownPolicy};
@@ -133,14 +132,14 @@ impl Frames {
     }
 
     /// A frame came through. Frames before it that did not are lost.
-    pub(crate) fn arrived(&self, buffer: &gst::BufferRef, times: impl FnOnce() -> Option<StageTimes>) {
+    pub(crate) fn arrived(&self, buffer: &gst::BufferRef) {
         let Some(frame) = number(buffer) else { return };
         let mut before = self.road().take_through(frame);
         let own = before.pop_if(|pending| pending.frame == frame);
         before.into_iter().for_each(|pending| self.lost(&pending, false));
         let Some(own) = own else { return };
         match meta::read(buffer) {
-            Some(meta) => self.scored(&own, meta, times()),
+            Some(meta) => self.scored(&own, meta),
             None if own.progress == (Progress::Entered { is_scored: false }) => {}
             None => self.not_scored(&own, NotScored::ModelFailed),
         }
@@ -163,7 +162,8 @@ impl Frames {
         self.not_scored(pending, why);
     }
 
-    fn scored(&self, pending: &Pending, meta: AnomalyMeta, times: Option<StageTimes>) {
+    fn scored(&self, pending: &Pending, meta: AnomalyMeta) {
+        let times = meta.times;
         let scored = ScoredFrame {
             frame: pending.frame,
             captured_at: pending.captured_at,
@@ -241,17 +241,4 @@ fn number(buffer: &gst::BufferRef) -> Option<u64> {
     let mut stamps = buffer.iter_meta::<ReferenceTimestampMeta>();
     let stamp = stamps.find(|stamp| stamp.reference().is_strictly_equal(&NUMBER));
     stamp.map(|stamp| stamp.timestamp().nseconds())
-}
-
-/// The times of the element's last detection, out of its property `stats`.
-pub(crate) fn last_times(stats: &gst::StructureRef) -> Option<StageTimes> {
-    let last = |stage: &str| {
-        let milliseconds = stats.get::<gst::Structure>(stage).ok()?.get::<f64>("last-ms").ok()?;
-        Duration::try_from_secs_f64(milliseconds / 1e3).ok()
-    };
-    Some(StageTimes {
-        preprocess: last("preprocess")?,
-        inference: last("inference")?,
-        postprocess: last("postprocess")?,
-    })
 }

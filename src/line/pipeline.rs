@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use gst::prelude::*;
 
 use super::folder::Feeder;
-use super::frames::{Frames, last_times};
+use super::frames::Frames;
 use super::source;
 use crate::config::{CameraConfig, LineConfig};
 
@@ -139,11 +139,10 @@ fn follow(source: &gst::Bin, detect: &gst::Element, sink: &gst::Element, frames:
         }
         gst::PadProbeReturn::Ok
     });
-    let (at_end, detect) = (Arc::clone(frames), detect.downgrade());
+    let at_end = Arc::clone(frames);
     pad(sink)?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        let times = || last_times(&detect.upgrade()?.property::<gst::Structure>("stats"));
         if let Some(buffer) = info.buffer() {
-            at_end.arrived(buffer, times);
+            at_end.arrived(buffer);
         }
         gst::PadProbeReturn::Ok
     });

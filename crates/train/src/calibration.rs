@@ -9,8 +9,8 @@ use linewarden_model::package::Calibration;
 /// A one-sided 5 % tail of the normal distribution, in deviations.
 const TAIL_DEVIATIONS: f64 = 1.65;
 const TAIL_QUANTILE: f64 = 0.95;
-/// Share of held-out normal cells that may lie above the border of masks.
-const PIXEL_QUANTILE: f64 = 0.999;
+/// Share of held-out normal pictures of which no cell may lie above the border of masks.
+const PIXEL_QUANTILE: f64 = 0.95;
 /// The threshold lies at least this far above the median, so that the slope stays finite when all scores are equal.
 const LEAST_RANGE_LN: f64 = 0.02;
 /// Added before the logarithm: distances are about 1 to 20.
@@ -38,15 +38,17 @@ impl Curve {
     }
 }
 
-/// Calibrates from held-out picture scores and held-out map cells; both must hold at least one value.
-pub fn calibrate(picture_scores: &[f64], cells: &[f32]) -> Calibration {
+/// Calibrates from the scores and the maps of held-out pictures; there must be at least one, with at least one cell.
+pub fn calibrate<'a>(picture_scores: &[f64], maps: impl Iterator<Item = &'a [f32]> + Clone) -> Calibration {
     let logarithms = sorted(picture_scores.iter().map(|score| (score + FLOOR).ln()));
-    let cell_logarithms = sorted(cells.iter().map(|&cell| (f64::from(cell) + FLOOR).ln()));
+    let cell_logarithm = |&cell: &f32| (f64::from(cell) + FLOOR).ln();
+    let cell_logarithms = sorted(maps.clone().flatten().map(cell_logarithm));
+    let peaks = sorted(maps.map(|map| map.iter().map(cell_logarithm).fold(f64::NEG_INFINITY, f64::max)));
     let median_ln = quantile(&logarithms, 0.5);
     let (mean, deviation) = mean_and_deviation(&logarithms);
     let tail_ln = quantile(&logarithms, TAIL_QUANTILE).max(mean + TAIL_DEVIATIONS * deviation);
     let pixel_median_ln = quantile(&cell_logarithms, 0.5);
-    let pixel_tail_ln = quantile(&cell_logarithms, PIXEL_QUANTILE);
+    let pixel_tail_ln = quantile(&peaks, PIXEL_QUANTILE);
     Calibration {
         tau: tail_ln.max(median_ln + LEAST_RANGE_LN).exp(),
         median_ln,
@@ -88,7 +90,7 @@ mod tests {
     #[test]
     fn a_median_normal_gets_a_tenth_and_the_threshold_is_one_half() {
         let scores: Vec<f64> = (0..30).map(|index| 5.0 + 0.1 * f64::from(index)).collect();
-        let calibration = calibrate(&scores, &[1.0, 1.5, 2.0]);
+        let calibration = calibrate(&scores, [[1.0, 1.5, 2.0].as_slice()].into_iter());
         let curve = Curve::through(calibration.tau, calibration.median_ln);
         assert!((curve.apply(calibration.tau) - 0.5).abs() < 1e-6);
         assert!((curve.apply(calibration.median_ln.exp()) - 0.1).abs() < 1e-6);
@@ -97,8 +99,17 @@ mod tests {
     }
 
     #[test]
+    fn masks_begin_above_what_normal_pictures_reach_anywhere() {
+        let maps: Vec<Vec<f32>> = (0..20).map(|index| vec![1.0, 1.0, 1.0, 2.0 + 0.01 * index as f32]).collect();
+        let calibration = calibrate(&[3.0; 20], maps.iter().map(Vec::as_slice));
+        let above = maps.iter().filter(|map| f64::from(map[3]) > calibration.pixel_tau).count();
+        assert_eq!(above, 1, "one of twenty normal pictures may have a mark");
+        assert!((calibration.pixel_median_ln.exp() - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
     fn equal_scores_still_leave_room_above_them() {
-        let calibration = calibrate(&[3.0; 12], &[2.0; 50]);
+        let calibration = calibrate(&[3.0; 12], std::iter::once([2.0; 50].as_slice()));
         let curve = Curve::through(calibration.tau, calibration.median_ln);
         assert!(curve.apply(3.0) < 0.11);
         assert!(curve.apply(3.5) > 0.5);

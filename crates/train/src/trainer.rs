@@ -75,8 +75,7 @@ pub fn fit_memory_bank(
     let mut held_out = held_out.into_inner().unwrap_or_else(PoisonError::into_inner);
     held_out.sort_unstable_by_key(|scored| scored.sample);
     let scores: Vec<f64> = held_out.iter().map(|scored| scored.score).collect();
-    let cells: Vec<f32> = held_out.iter().flat_map(|scored| &scored.map).copied().collect();
-    let calibration = calibrate(&scores, &cells);
+    let calibration = calibrate(&scores, held_out.iter().map(|scored| scored.map.as_slice()));
     let curve = Curve::through(calibration.tau, calibration.median_ln);
     let held_out = held_out.iter().map(|scored| (scored.sample, curve.apply(scored.score))).collect();
 

@@ -1,4 +1,5 @@
-//! The GStreamer plugin `linewarden`: [`anomalydetect`], [`anomalyoverlay`] and [`mqttpublish`].
+//! The GStreamer plugin `linewarden`: [`anomalydetect`], [`anomalyoverlay`], [`mqttpublish`], and
+//! [`syntheticline`], a camera for demonstrations and tests.
 //!
 //! Frames come in; the same frames go out with what the model said of them in [`meta`]. The elements carry data between
 //! GStreamer and the crates that do the work (`model` scores and draws, `core` decides, `publish` delivers), and know
@@ -11,6 +12,7 @@ pub mod meta;
 mod metrics;
 pub mod mqttpublish;
 mod stats;
+pub mod syntheticline;
 
 use gst::glib;
 
@@ -20,7 +22,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     meta::register();
     anomalydetect::register(plugin)?;
     anomalyoverlay::register(plugin)?;
-    mqttpublish::register(plugin)
+    mqttpublish::register(plugin)?;
+    syntheticline::register(plugin)
 }
 
 /// What GStreamer looks for in the library.

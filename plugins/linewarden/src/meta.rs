@@ -12,7 +12,7 @@ use gst::meta::CustomMeta;
 use gst::prelude::*;
 use jiff::Timestamp;
 use linewarden_core::{Anomaly, FrameResult, ModelRef, ScoredFrame};
-use linewarden_model::{Label, LabelMask};
+use linewarden_model::{Label, LabelMask, StageTimes};
 
 /// Name of the meta.
 pub const NAME: &str = "AnomalyMeta";
@@ -35,8 +35,14 @@ pub mod field {
     pub const THRESHOLD: &str = "anomaly_threshold";
     /// `GstValueArray` of structures with `name`, `total_percentage_area` and `hex_color`.
     pub const ANOMALIES: &str = "anomalies";
-    /// How long detection took, in milliseconds (`gdouble`).
+    /// How long detection took in all, in milliseconds (`gdouble`).
     pub const TIME_MS: &str = "time_ms";
+    /// Scaling and colour conversion, in milliseconds (`gdouble`).
+    pub const PREPROCESS_MS: &str = "preprocess_ms";
+    /// Inference, in milliseconds (`gdouble`).
+    pub const INFERENCE_MS: &str = "inference_ms";
+    /// Map, labels and areas, in milliseconds (`gdouble`).
+    pub const POSTPROCESS_MS: &str = "postprocess_ms";
     /// When the frame was captured: RFC 3339, UTC, microseconds (`gchararray`).
     pub const CAPTURED_AT: &str = "captured_at";
     /// The same in microseconds since 1970 (`gint64`).
@@ -95,8 +101,8 @@ pub struct AnomalyMeta {
     pub captured_at: Timestamp,
     /// What the model said.
     pub result: FrameResult,
-    /// How long pre-processing, inference and post-processing took together.
-    pub detection_time: Duration,
+    /// How long each stage took.
+    pub times: StageTimes,
     /// Which model said it.
     pub model: ModelRef,
     /// The labels that the mask numbers from 1.
@@ -116,7 +122,7 @@ impl AnomalyMeta {
             pts: self.pts,
             captured_at: self.captured_at,
             result: self.result,
-            detection_time: self.detection_time,
+            detection_time: self.times.total(),
             model: self.model,
         }
     }
@@ -179,7 +185,11 @@ pub fn from_structure(structure: &gst::StructureRef) -> Option<AnomalyMeta> {
             anomaly_threshold: structure.get(field::THRESHOLD).ok()?,
             anomalies: read_list(structure, field::ANOMALIES, read_anomaly)?,
         },
-        detection_time: Duration::try_from_secs_f64(structure.get::<f64>(field::TIME_MS).ok()? / 1e3).ok()?,
+        times: StageTimes {
+            preprocess: read_duration(structure, field::PREPROCESS_MS)?,
+            inference: read_duration(structure, field::INFERENCE_MS)?,
+            postprocess: read_duration(structure, field::POSTPROCESS_MS)?,
+        },
         model: ModelRef {
             project: structure.get(field::MODEL_PROJECT).ok()?,
             version: structure.get(field::MODEL_VERSION).ok()?,
@@ -207,7 +217,11 @@ fn write(structure: &mut gst::StructureRef, meta: &AnomalyMeta) {
     structure.set(field::SCORE, result.anomaly_score);
     structure.set(field::THRESHOLD, result.anomaly_threshold);
     structure.set(field::ANOMALIES, gst::Array::new(result.anomalies.iter().map(anomaly_structure)));
-    structure.set(field::TIME_MS, meta.detection_time.as_secs_f64() * 1e3);
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    structure.set(field::TIME_MS, milliseconds(meta.times.total()));
+    structure.set(field::PREPROCESS_MS, milliseconds(meta.times.preprocess));
+    structure.set(field::INFERENCE_MS, milliseconds(meta.times.inference));
+    structure.set(field::POSTPROCESS_MS, milliseconds(meta.times.postprocess));
     structure.set(field::CAPTURED_AT, format!("{:.6}", meta.captured_at));
     structure.set(field::CAPTURED_AT_US, meta.captured_at.as_microsecond());
     structure.set(field::MODEL_PROJECT, &meta.model.project);
@@ -249,6 +263,10 @@ fn read_anomaly(structure: &gst::StructureRef) -> Option<Anomaly> {
 
 fn read_label(structure: &gst::StructureRef) -> Option<Label> {
     Some(Label { name: structure.get(field::NAME).ok()?, hex_color: structure.get(field::COLOR).ok()? })
+}
+
+fn read_duration(structure: &gst::StructureRef, name: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(structure.get::<f64>(name).ok()? / 1e3).ok()
 }
 
 fn read_list<T>(

@@ -272,7 +272,7 @@ impl AnomalyDetect {
             pts: buffer.pts().map(Duration::from),
             captured_at,
             result: detection.result.clone(),
-            detection_time: detection.times.total(),
+            times: detection.times,
             model: scorer.detector.model_ref().clone(),
             labels: model.labels.clone(),
             region: shares(shown, frame::size(buffer, &info)),
