@@ -1,7 +1,8 @@
 //! The memory bank: a few hundred patches that stand for everything normal, and the distance of a patch to them.
 //!
-//! After PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2022): greedy k-center on a
-//! random projection picks the bank, the distance to the nearest member is the score of a patch.
+//! After PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2022): greedy k-center picks the
+//! bank, the distance to the nearest member is the score of a patch. Picking on a random projection, as there, is
+//! quicker by seconds and costs 0.01 ROC AUC on textures.
 
 use ndarray::ArrayView2;
 
@@ -11,8 +12,6 @@ use crate::features::{Features, PATCHES};
 pub const BANK_SIZE: usize = 800;
 /// Patches that the bank is picked from, at most.
 pub const POOL_SIZE: usize = 20_000;
-/// Dimensions of the random projection on which patches are picked.
-const PROJECTED: usize = 48;
 
 /// Patches of all training pictures that a bank may be picked from: for each picture some, in random order.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,8 +119,7 @@ impl Bank {
         let mut patches = pool.select(pictures);
         let standardiser = Standardiser::fit(&patches, channels);
         standardiser.apply(&mut patches);
-        let projected = project(&patches, channels, &mut random);
-        let picked = greedy_k_center(&projected, size, &mut random);
+        let picked = greedy_k_center(&patches, channels, size, &mut random);
         let picked = picked.into_iter().flat_map(|index| &patches[index * channels..][..channels]).copied();
         Self { patches: picked.collect(), standardiser, channels }
     }
@@ -138,7 +136,7 @@ impl Bank {
 
     /// Squared length of each patch.
     pub fn squared_lengths(&self) -> Vec<f32> {
-        self.patches.chunks_exact(self.channels).map(|patch| patch.iter().map(|value| value * value).sum()).collect()
+        squared_lengths(&self.patches, self.channels)
     }
 
     /// The distance of each of a picture's patches to its nearest neighbour in the bank.
@@ -157,34 +155,24 @@ impl Bank {
     }
 }
 
-/// A sparse random projection, entries -1, 0, 0, 0, 0, 1 in equal shares (Achlioptas, 2003): distances survive it, and it
-/// needs no transcendental function, so every machine gives the same one.
-fn project(pool: &[f32], channels: usize, random: &mut fastrand::Rng) -> Vec<f32> {
-    let entry = |_| match random.u8(..6) {
-        0 => -1.0,
-        1 => 1.0,
-        _ => 0.0,
-    };
-    let matrix: Vec<f32> = (0..PROJECTED * channels).map(entry).collect();
-    multiply_transposed(pool, &matrix, channels)
-}
-
-/// Picks `size` points, each the one farthest from all picked before it.
-fn greedy_k_center(points: &[f32], size: usize, random: &mut fastrand::Rng) -> Vec<usize> {
-    let count = points.len() / PROJECTED;
+/// Picks `size` patches, each the one farthest from all picked before it.
+fn greedy_k_center(patches: &[f32], channels: usize, size: usize, random: &mut fastrand::Rng) -> Vec<usize> {
+    let count = patches.len() / channels.max(1);
     if count <= size {
         return (0..count).collect();
     }
+    let lengths: Vec<f32> = squared_lengths(patches, channels);
+    let patches = rows(patches, channels);
     let mut picked = Vec::with_capacity(size);
     let mut nearest = vec![f32::INFINITY; count];
     let mut next = random.usize(..count);
     for _ in 0..size {
         picked.push(next);
-        let center = &points[next * PROJECTED..][..PROJECTED];
+        let products = patches.dot(&patches.row(next));
         let mut farthest = (f32::NEG_INFINITY, 0);
-        for (index, (point, distance)) in points.chunks_exact(PROJECTED).zip(&mut nearest).enumerate() {
-            let squared: f32 = point.iter().zip(center).map(|(a, b)| (a - b) * (a - b)).sum();
-            *distance = distance.min(squared);
+        for (index, (distance, (product, length))) in nearest.iter_mut().zip(products.iter().zip(&lengths)).enumerate()
+        {
+            *distance = distance.min(length - 2.0 * product + lengths[next]);
             if *distance > farthest.0 {
                 farthest = (*distance, index);
             }
@@ -194,10 +182,71 @@ fn greedy_k_center(points: &[f32], size: usize, random: &mut fastrand::Rng) -> V
     picked
 }
 
+fn squared_lengths(patches: &[f32], channels: usize) -> Vec<f32> {
+    patches.chunks_exact(channels).map(|patch| patch.iter().map(|value| value * value).sum()).collect()
+}
+
 /// The product of each row with each column, both of `length` values: row by row, one value for each column.
-fn multiply_transposed(rows: &[f32], columns: &[f32], length: usize) -> Vec<f32> {
-    let view = |values| {
-        ArrayView2::from_shape((<[f32]>::len(values) / length, length), values).expect("whole rows were passed")
-    };
-    view(rows).dot(&view(columns).t()).into_raw_vec_and_offset().0
+fn multiply_transposed(left: &[f32], right: &[f32], length: usize) -> Vec<f32> {
+    rows(left, length).dot(&rows(right, length).t()).into_raw_vec_and_offset().0
+}
+
+fn rows(values: &[f32], length: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((values.len() / length, length), values).expect("whole rows were passed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures of two kinds of patch, the second of which is rare.
+    fn pool(seed: u64) -> (Pool, Vec<Features>) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut pool = Pool::new(3);
+        let mut pictures = Vec::new();
+        for picture in 0..4 {
+            let patch = |index: usize| {
+                let level = if index == 5 { 9.0 } else { 1.0 };
+                [level, level * 2.0, picture as f32]
+            };
+            let noise = |value: f32| value + 0.01 * random.f32();
+            let values: Vec<f32> = (0..PATCHES).flat_map(patch).map(noise).collect();
+            let features = Features { channels: 3, values };
+            pool.push(Pool::draw(&features, PATCHES, seed + picture));
+            pictures.push(features);
+        }
+        (pool, pictures)
+    }
+
+    #[test]
+    fn the_bank_holds_rare_patches_too_and_measures_from_them() {
+        let (pool, pictures) = pool(3);
+        let bank = Bank::fit(&pool, &[0, 1, 2, 3], 40, 3);
+        assert_eq!((bank.len(), bank.is_empty()), (40, false));
+        let known = bank.distances(&pictures[2]);
+        assert!(known.iter().all(|&distance| distance < 0.5), "a patch that was seen is far away");
+        let mut odd = pictures[2].clone();
+        odd.values[300 * 3] = 30.0;
+        assert!(bank.distances(&odd)[300] > 10.0 * known[300].max(0.1));
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bank_and_another_seed_another() {
+        let (pool, _) = pool(3);
+        let fit = |pictures: &[usize], seed| Bank::fit(&pool, pictures, 40, seed);
+        assert_eq!(fit(&[0, 1, 2], 1), fit(&[0, 1, 2], 1));
+        assert_ne!(fit(&[0, 1, 2], 1).patches, fit(&[0, 1, 2], 2).patches);
+        assert_ne!(fit(&[0, 1, 2], 1), fit(&[1, 2, 3], 1));
+    }
+
+    #[test]
+    fn distances_are_euclidean_after_standardising() {
+        let (pool, pictures) = pool(5);
+        let bank = Bank::fit(&pool, &[0, 1], 10, 5);
+        let mut query = pictures[3].values[..3].to_vec();
+        bank.standardiser.apply(&mut query);
+        let to = |patch: &[f32]| patch.iter().zip(&query).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        let nearest = bank.patches.chunks_exact(3).map(to).fold(f32::INFINITY, f32::min);
+        assert!((bank.distances(&pictures[3])[0] - nearest).abs() < 1e-2 * nearest.max(1.0));
+    }
 }
