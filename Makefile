@@ -5,6 +5,9 @@ TARGET_DIR = $${CARGO_TARGET_DIR:-target}
 # The ONNX Runtime to lay: cpu, gpu or openvino. Empty keeps the one that is there.
 RUNTIME =
 
+# What the benchmark is told: `--json FILE` writes the figures there too.
+BENCH =
+
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test bench check
 
@@ -24,7 +27,7 @@ test: build ## Run every test
 	G_DEBUG=fatal_warnings cargo test --release --locked --workspace
 
 bench: build ## Measure speed, latency and memory
-	cargo bench --locked
+	cargo bench --profile release --locked --workspace --bench line -- $(BENCH)
 
 check: setup ## Formatting, lints, documentation and dependencies, as CI checks them
 	scripts/check

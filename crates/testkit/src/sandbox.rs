@@ -182,6 +182,11 @@ impl DaemonSandbox {
         }
     }
 
+    /// The daemon's process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Sends SIGTERM.
     ///
     /// # Errors

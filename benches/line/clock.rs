@@ -1,0 +1,51 @@
+//! Time that passed, and time that this process worked.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Runs until it is looked at.
+pub(crate) struct Stopwatch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+/// What a stopwatch showed, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spent {
+    pub(crate) wall_ms: f64,
+    /// Of all threads together.
+    pub(crate) cpu_ms: f64,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self { wall: Instant::now(), cpu: process_cpu() }
+    }
+
+    pub(crate) fn spent(&self) -> Spent {
+        let cpu = process_cpu().saturating_sub(self.cpu);
+        Spent { wall_ms: milliseconds(self.wall.elapsed()), cpu_ms: milliseconds(cpu) }
+    }
+}
+
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn process_cpu() -> Duration {
+    // The clock of a process's own CPU time is never negative.
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
+/// The value that this share of the values does not exceed.
+pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share).ceil() as usize).copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn median(values: &[f64]) -> f64 {
+    percentile(values, 0.5)
+}

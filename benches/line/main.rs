@@ -1,0 +1,70 @@
+//! `make bench`: what a line costs on this machine, from synthetic parts alone.
+//!
+//! Trains a model on thirty rendered parts, then measures the bare network, the element around it, the way of a decision
+//! to the broker, and the memory of a running daemon. Figures that the project promises stand beside what is required of
+//! them; none of them fails the run, because the machine that runs it may be busy.
+//!
+//! What is compared runs in turns and is told as medians, so that noise meets all alike.
+
+mod clock;
+mod feed;
+mod graph;
+mod latency;
+mod machine;
+mod memory;
+mod parts;
+mod report;
+mod speed;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use machine::Machine;
+use parts::Parts;
+use report::Report;
+
+fn main() -> Result<()> {
+    let json = json_path(std::env::args().skip(1))?;
+    // Before anything of ours runs, the load is everybody else's.
+    let machine = Machine::look();
+    gst::init().context("cannot start GStreamer: run `make setup`")?;
+    gstlinewarden::plugin_register_static()?;
+
+    say("training on 30 rendered parts of 1280x720")?;
+    let parts = Parts::prepare()?;
+    let mut report = Report::new(machine);
+    report.chapter("Training");
+    report.figure("training", "30 normal pictures of 1280x720, all cores", parts.training_seconds, "s");
+    say("the network alone and the element around it, in turns")?;
+    speed::measure(&parts, &mut report)?;
+    say("where the network's time goes")?;
+    graph::measure(&parts, &mut report)?;
+    say("from a frame to the broker's acknowledgement, 30 frames a second")?;
+    latency::measure(&parts, &mut report)?;
+    say("memory of a running daemon")?;
+    memory::measure(&parts, &mut report)?;
+
+    io::stdout().write_all(report.to_text().as_bytes())?;
+    if let Some(path) = json {
+        let document = serde_json::to_string_pretty(&report.to_json())? + "\n";
+        std::fs::write(&path, document).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What goes on, beside the result.
+fn say(what: &str) -> Result<()> {
+    Ok(writeln!(io::stderr(), "bench: {what}")?)
+}
+
+/// `cargo bench` itself adds `--bench`.
+fn json_path(arguments: impl Iterator<Item = String>) -> Result<Option<PathBuf>> {
+    let mut arguments = arguments.filter(|argument| argument != "--bench");
+    match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
+        (None, ..) => Ok(None),
+        (Some("--json"), Some(path), None) => Ok(Some(PathBuf::from(path))),
+        _ => bail!("usage: cargo bench --profile release --bench line -- [--json FILE]"),
+    }
+}
