@@ -284,7 +284,9 @@ fn open_session(package: &Package, options: &DetectorOptions, device: Device) ->
         builder =
             builder.with_dimension_override(dimension, i64::from(length)).map_err(|error| broken(error.to_string()))?;
     }
-    builder = device.register(builder, options.device_id).map_err(|reason| ModelError::Device { device, reason })?;
+    builder = device
+        .register(builder, options.device_id, options.threads)
+        .map_err(|reason| ModelError::Device { device, reason })?;
     builder.commit_from_memory(package.onnx()).map_err(|error| match device {
         Device::Cpu => broken(format!("ONNX Runtime refuses `model.onnx`: {error}")),
         other => ModelError::Device { device: other, reason: error.to_string() },

@@ -61,7 +61,7 @@ impl Device {
     }
 
     /// `None` for the CPU, which needs no provider of its own.
-    fn provider(self, device_id: u32) -> Option<ExecutionProviderDispatch> {
+    fn provider(self, device_id: u32, threads: usize) -> Option<ExecutionProviderDispatch> {
         // Device ids are small; one that does not fit is refused by the provider.
         let id = i32::try_from(device_id).unwrap_or(i32::MAX);
         match self {
@@ -70,17 +70,23 @@ impl Device {
             Self::TensorRt => Some(ep::TensorRT::default().with_device_id(id).build().error_on_failure()),
             Self::OpenVino => {
                 let target = if device_id == 0 { "CPU".to_owned() } else { format!("GPU.{}", device_id - 1) };
-                Some(ep::OpenVINO::default().with_device_type(target).build().error_on_failure())
+                let provider = ep::OpenVINO::default().with_device_type(target).with_num_threads(threads.max(1));
+                Some(provider.build().error_on_failure())
             }
         }
     }
 
     /// Adds this device to a session that is being built.
-    pub(crate) fn register(self, builder: SessionBuilder, device_id: u32) -> Result<SessionBuilder, String> {
+    pub(crate) fn register(
+        self,
+        builder: SessionBuilder,
+        device_id: u32,
+        threads: usize,
+    ) -> Result<SessionBuilder, String> {
         if !self.is_available().map_err(|error| error.to_string())? {
             return Err(format!("this ONNX Runtime library was built without the {self} provider"));
         }
-        match self.provider(device_id) {
+        match self.provider(device_id, threads) {
             None => Ok(builder),
             Some(provider) => builder.with_execution_providers([provider]).map_err(|error| error.to_string()),
         }
