@@ -32,21 +32,26 @@ pub fn memory_bank_model(
     Ok(graph.finish())
 }
 
-/// The distance of each patch to its nearest neighbour, `[N, 1, PATCHES]`, as
+/// The distance of each patch to its nearest neighbour, `[N, PATCHES, 1]`, as
 /// `sqrt(|q|^2 + min_b(|b|^2 - 2 q.b))`: one matrix product.
+///
+/// A patch's distances to the bank lie side by side: ONNX Runtime searches such rows about 20 times faster than columns,
+/// which took a third of the whole model.
 fn append_distances(graph: &mut GraphBuilder, features: &str, bank: &Bank) -> String {
-    let (count, channels) = (bank.len() as i64, bank.channels as i64);
+    let (count, channels) = (bank.len(), bank.channels);
     let standardiser = &bank.standardiser;
-    let mean = graph.constant_f32("mean", &[channels, 1], standardiser.mean.clone());
-    let inverse = graph.constant_f32("inverse_deviation", &[channels, 1], standardiser.inverse_deviation.clone());
-    let centred = graph.node("Sub", &[features, &mean], &[]);
+    let rows = graph.node("Transpose", &[features], &[Attr::ints("perm", &[0, 2, 1])]);
+    let mean = graph.constant_f32("mean", &[channels as i64], standardiser.mean.clone());
+    let inverse = graph.constant_f32("inverse_deviation", &[channels as i64], standardiser.inverse_deviation.clone());
+    let centred = graph.node("Sub", &[&rows, &mean], &[]);
     let queries = graph.node("Mul", &[&centred, &inverse], &[]);
-    let patches = bank.patches.iter().map(|value| -2.0 * value).collect();
-    let patches = graph.constant_f32("patches", &[count, channels], patches);
-    let products = graph.node("MatMul", &[&patches, &queries], &[]);
-    let lengths = graph.constant_f32("squared_lengths", &[count, 1], bank.squared_lengths());
+    let column = |channel: usize| (0..count).map(move |patch| -2.0 * bank.patches[patch * channels + channel]);
+    let patches =
+        graph.constant_f32("patches", &[channels as i64, count as i64], (0..channels).flat_map(column).collect());
+    let products = graph.node("MatMul", &[&queries, &patches], &[]);
+    let lengths = graph.constant_f32("squared_lengths", &[count as i64], bank.squared_lengths());
     let sums = graph.node("Add", &[&products, &lengths], &[]);
-    let axis = graph.constant_i64("channel_axis", &[1], vec![1]);
+    let axis = graph.constant_i64("row_axis", &[1], vec![2]);
     let nearest = graph.node("ReduceMin", &[&sums, &axis], &[]);
     let query_lengths = graph.node("ReduceSumSquare", &[&queries, &axis], &[]);
     let squared = graph.node("Add", &[&nearest, &query_lengths], &[]);
