@@ -29,6 +29,14 @@ struct Region {
     height: f64,
 }
 
+/// One channel among others: every `step`th byte from `first` on.
+#[derive(Clone, Copy)]
+struct Samples<'a> {
+    bytes: &'a [u8],
+    first: usize,
+    step: usize,
+}
+
 /// YUV to RGB as `(y - offset) * luma + ...`, for values of 0 to 255.
 struct YuvToRgb {
     luma_offset: f32,
@@ -79,13 +87,14 @@ impl Preprocessor {
                 self.scale::<U8>(1, &planes[1], half_width, half_height, half)?;
                 self.scale::<U8>(2, &planes[2], half_width, half_height, half)?;
                 let [luma, u, v] = &self.scaled;
-                yuv_to_rgb(frame.color(), luma.iter(), u.iter().zip(v), rgb);
+                yuv_to_rgb(frame.color(), [Samples::all(luma), Samples::all(u), Samples::all(v)], rgb);
             }
             PixelFormat::Nv12 => {
                 self.scale::<U8>(0, &planes[0], width, height, full)?;
                 self.scale::<U8x2>(1, &planes[1], half_width, half_height, half)?;
                 let [luma, chroma, _] = &self.scaled;
-                yuv_to_rgb(frame.color(), luma.iter(), chroma.chunks_exact(2).map(|uv| (&uv[0], &uv[1])), rgb);
+                let [u, v] = [0, 1].map(|first| Samples { bytes: chroma, first, step: 2 });
+                yuv_to_rgb(frame.color(), [Samples::all(luma), u, v], rgb);
             }
             PixelFormat::Yuy2 | PixelFormat::Uyvy => self.packed_yuv(frame, rgb)?,
         }
@@ -101,8 +110,9 @@ impl Preprocessor {
         self.scale::<U8x2>(0, plane, half_width * 2, frame.height_px(), full)?;
         self.scale::<U8x4>(1, plane, half_width, frame.height_px(), Region::of(frame.crop(), 0.5, 1.0))?;
         let [pairs, quads, _] = &self.scaled;
-        let luma = pairs.chunks_exact(2).map(|pair| &pair[luma_at]);
-        yuv_to_rgb(frame.color(), luma, quads.chunks_exact(4).map(|quad| (&quad[u_at], &quad[v_at])), rgb);
+        let luma = Samples { bytes: pairs, first: luma_at, step: 2 };
+        let [u, v] = [u_at, v_at].map(|first| Samples { bytes: quads, first, step: 4 });
+        yuv_to_rgb(frame.color(), [luma, u, v], rgb);
         Ok(())
     }
 
@@ -194,20 +204,45 @@ fn spread_grey(grey: &[u8], rgb: &mut [u8]) {
     }
 }
 
-fn yuv_to_rgb<'a>(
-    color: YuvColor,
-    luma: impl Iterator<Item = &'a u8>,
-    chroma: impl Iterator<Item = (&'a u8, &'a u8)>,
-    rgb: &mut [u8],
-) {
+/// Pixels that are converted together: loops over so many plain numbers become vector instructions.
+const LANES: usize = 64;
+
+fn yuv_to_rgb(color: YuvColor, [luma, u, v]: [Samples<'_>; 3], rgb: &mut [u8]) {
     let to = YuvToRgb::of(color);
-    for ((&y, (&u, &v)), pixel) in luma.zip(chroma).zip(rgb.chunks_exact_mut(3)) {
-        let y = (f32::from(y) - to.luma_offset) * to.luma;
-        let (u, v) = (f32::from(u) - 128.0, f32::from(v) - 128.0);
-        // Adding a half before the saturating cast rounds to the nearest value.
-        pixel[0] = (y + to.red_v * v + 0.5) as u8;
-        pixel[1] = (y + to.green_u * u + to.green_v * v + 0.5) as u8;
-        pixel[2] = (y + to.blue_u * u + 0.5) as u8;
+    let mut loaded = [[0_u8; LANES]; 3];
+    for (index, pixels) in rgb.chunks_mut(LANES * 3).enumerate() {
+        for (lanes, samples) in loaded.iter_mut().zip([luma, u, v]) {
+            samples.load(index * LANES, pixels.len() / 3, lanes);
+        }
+        let converted = to.convert(&loaded);
+        for (lane, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+            pixel.copy_from_slice(&[converted[0][lane], converted[1][lane], converted[2][lane]]);
+        }
+    }
+}
+
+/// Rounded and held within 0 to 255, without the cast whose care for infinities keeps the loop around it scalar: beyond 2^23
+/// floats are whole numbers, so adding it rounds, and leaves the number in the lowest bits.
+fn nearest(value: f32) -> u8 {
+    const WHOLE_FROM: f32 = 8_388_608.0;
+    (value.clamp(0.0, 255.0) + WHOLE_FROM).to_bits() as u8
+}
+
+impl<'a> Samples<'a> {
+    /// A plane of this channel alone.
+    fn all(bytes: &'a [u8]) -> Self {
+        Self { bytes, first: 0, step: 1 }
+    }
+
+    fn load(&self, start: usize, count: usize, lanes: &mut [u8; LANES]) {
+        if self.step == 1 {
+            lanes[..count].copy_from_slice(&self.bytes[self.first + start..][..count]);
+            return;
+        }
+        let samples = self.bytes[start * self.step..].chunks_exact(self.step);
+        for (lane, sample) in lanes.iter_mut().zip(samples.take(count)) {
+            *lane = sample[self.first];
+        }
     }
 }
 
@@ -230,6 +265,18 @@ impl YuvToRgb {
             green_v: -2.0 * (1.0 - red) * red / green * chroma,
             blue_u: 2.0 * (1.0 - blue) * chroma,
         }
+    }
+
+    fn convert(&self, [luma, u, v]: &[[u8; LANES]; 3]) -> [[u8; LANES]; 3] {
+        let mut rgb = [[0; LANES]; 3];
+        for lane in 0..LANES {
+            let y = (f32::from(luma[lane]) - self.luma_offset) * self.luma;
+            let (u, v) = (f32::from(u[lane]) - 128.0, f32::from(v[lane]) - 128.0);
+            rgb[0][lane] = nearest(y + self.red_v * v);
+            rgb[1][lane] = nearest(y + self.green_u * u + self.green_v * v);
+            rgb[2][lane] = nearest(y + self.blue_u * u);
+        }
+        rgb
     }
 }
 
@@ -336,7 +383,7 @@ mod tests {
     fn limited_range_white_and_black_are_white_and_black() {
         for (luma, value) in [(16, 0), (235, 255), (0, 0), (255, 255)] {
             let mut rgb = [7; 3];
-            yuv_to_rgb(YuvColor::default(), [luma].iter(), [(&128, &128)].into_iter(), &mut rgb);
+            yuv_to_rgb(YuvColor::default(), [&[luma], &[128], &[128]].map(|bytes| Samples::all(bytes)), &mut rgb);
             assert_eq!(rgb, [value; 3]);
         }
     }
