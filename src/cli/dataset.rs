@@ -17,6 +17,18 @@ Examples:
   linewarden dataset check parts/
   linewarden dataset from-folder parts/ --out parts/train.manifest
   linewarden dataset from-csv labels.csv --s3-path s3://bucket/parts --out train.manifest";
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  linewarden dataset check parts/
+  linewarden dataset check train.manifest --json | jq '.problems[].message'";
+const FROM_CSV_EXAMPLES: &str = "\
+Examples:
+  linewarden dataset from-csv labels.csv --out train.manifest
+      a line of labels.csv: pictures/1.jpg,anomaly
+  linewarden dataset from-csv labels.csv --s3-path s3://bucket/parts --out train.manifest";
+const FROM_FOLDER_EXAMPLES: &str = "\
+Examples:
+  linewarden dataset from-folder parts/ --out parts/train.manifest";
 
 /// Labelled pictures: check them, or describe them in a manifest.
 #[derive(Debug, clap::Args)]
@@ -29,6 +41,7 @@ pub(super) struct DatasetArgs {
 #[derive(Debug, Subcommand)]
 enum DatasetCommand {
     /// Report everything that is wrong with a data set, before any training
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// Folder or manifest
         #[arg(value_name = "DIR|FILE.manifest")]
@@ -38,6 +51,7 @@ enum DatasetCommand {
         json: bool,
     },
     /// Turn a CSV file of `picture,label` lines into a manifest
+    #[command(after_help = FROM_CSV_EXAMPLES)]
     FromCsv {
         /// The CSV file
         #[arg(value_name = "FILE.csv")]
@@ -50,6 +64,7 @@ enum DatasetCommand {
         out: PathBuf,
     },
     /// Describe a folder with `normal/`, `anomaly/` and `masks/` in a manifest
+    #[command(after_help = FROM_FOLDER_EXAMPLES)]
     FromFolder {
         /// The folder
         #[arg(value_name = "DIR")]

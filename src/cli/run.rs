@@ -7,8 +7,15 @@ use anyhow::Context as _;
 
 use crate::{config, daemon};
 
+const EXAMPLES: &str = "\
+Examples:
+  linewarden run /etc/linewarden/linewarden.toml
+  linewarden run linewarden.toml --check
+  linewarden run linewarden.toml --pipelines my-shapes/ --log-format json";
+
 /// Lines of cameras, as a configuration names them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct RunArgs {
     /// The configuration
     #[arg(value_name = "CONFIG.toml")]

@@ -16,7 +16,7 @@ use linewarden_train::package::{check_free, write};
 use serde_json::json;
 
 use super::progress::Shown;
-use super::{CallError, load_dataset};
+use super::{CallError, load_dataset, must_exist};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -92,6 +92,9 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
 
 fn request(args: &TrainArgs) -> anyhow::Result<TrainRequest> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    if let Some(path) = &args.backbone {
+        must_exist("backbone", path)?;
+    }
     let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(TrainRequest {
         dataset: load_dataset(&args.dataset)?,

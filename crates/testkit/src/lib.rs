@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod launch;
 pub mod model;
+pub mod process;
 pub mod rtsp;
 pub mod sandbox;
 pub mod tls;

@@ -1,5 +1,6 @@
 //! The two jobs a user asks for: train a model package from a data set, and evaluate a package on one.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::backbone::{Backbone, BackboneError, BackboneSource};
 use crate::dataset::{
     ANOMALY_LABEL, Class, Dataset, DatasetError, LabelColor, LabelPicture, MINIMUM_NORMALS, Picture, PictureError,
-    Sample, check_for_training, read_mask,
+    Problem, Sample, check_for_training, picture_size, read_mask,
 };
 use crate::evaluation::{Evaluation, Evaluator, Judged, ModelIdentity, ScoreMap};
 use crate::features::picture_view;
@@ -86,17 +87,26 @@ pub enum JobError {
     /// The model cannot be run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A picture or mask cannot be read.
-    #[error(transparent)]
-    Picture(#[from] PictureError),
-    /// A picture has another size than the model was trained on.
-    #[error("`{path}`: {error}")]
-    Size {
-        /// The picture.
-        path: String,
-        /// Which sizes.
-        error: ModelError,
-    },
+}
+
+/// Why one picture cannot be judged.
+enum JudgeError {
+    /// The picture is at fault: the others are looked at all the same, so that one error names all of them.
+    Picture(Problem),
+    /// No other picture would fare better.
+    Model(ModelError),
+}
+
+impl From<PictureError> for JudgeError {
+    fn from(error: PictureError) -> Self {
+        Self::Picture(problem_of(&error))
+    }
+}
+
+impl From<ModelError> for JudgeError {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
 }
 
 /// Trains a model from the data set's normal pictures.
@@ -105,7 +115,7 @@ pub enum JobError {
 /// When the data set cannot be used, or the backbone or ONNX Runtime is missing.
 pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained, JobError> {
     let dataset = &request.dataset;
-    let (width, height) = check_for_training(&dataset.samples, MINIMUM_NORMALS)?;
+    let (width, height) = check_pictures(request, progress)?;
     let backbone = Backbone::load(&request.backbone)?;
     let normals: Vec<&Sample> = dataset.normals().collect();
     let fitted = fit_memory_bank(&normals, &backbone, request.seed, request.threads, progress)?;
@@ -134,8 +144,8 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
 /// Evaluates a package on every labelled picture of a data set.
 ///
 /// # Errors
-/// When a picture or mask cannot be read, has another size than the model was trained on while `scale` is off, or the
-/// model cannot be run.
+/// When pictures or masks cannot be read or have another size than the model was trained on while `scale` is off (all of
+/// them are named), or the model cannot be run.
 pub fn evaluate_package(
     package: &Package,
     dataset: &Dataset,
@@ -146,13 +156,9 @@ pub fn evaluate_package(
     let mut detector = open(package, scale)?;
     let labels = evaluation_labels(info, dataset);
     let mut evaluator = Evaluator::new(info.threshold, &labels);
-    progress.stage("evaluating", dataset.samples.len());
-    for sample in &dataset.samples {
-        if let Some(truth) = sample.class {
-            evaluator.add(&judge(&mut detector, sample, truth, &labels)?);
-        }
-        progress.advance(1);
-    }
+    let samples: Vec<&Sample> = dataset.samples.iter().filter(|sample| sample.class.is_some()).collect();
+    progress.stage("evaluating", samples.len());
+    judge_all(&samples, &mut detector, &mut evaluator, &labels, progress)?;
     Ok(evaluator.finish())
 }
 
@@ -165,6 +171,59 @@ pub fn identity(info: &ModelInfo, ended_at: Timestamp) -> ModelIdentity {
         training_images: info.dataset.normal,
         ended_at,
     }
+}
+
+/// The size of the training pictures, if training and evaluation can use every one of them. Otherwise one error that
+/// names all that cannot be used, before any time is spent on training.
+///
+/// Normal pictures are only looked at by their headers as long as all else is well: training reads them anyway, and
+/// names all of them that it cannot read.
+fn check_pictures(request: &TrainRequest, progress: &dyn Progress) -> Result<(usize, usize), DatasetError> {
+    let dataset = &request.dataset;
+    let (size, mut problems) = match check_for_training(&dataset.samples, MINIMUM_NORMALS) {
+        Ok(size) => (Some(size), Vec::new()),
+        Err(error) => (None, error.problems),
+    };
+    let anomalies: Vec<&Sample> = dataset.anomalies().collect();
+    let labelled = |sample: &&Sample| sample.class.is_some();
+    let tests: Vec<&Sample> = request.test.iter().flat_map(|test| &test.samples).filter(labelled).collect();
+    progress.stage("checking pictures", anomalies.len() + tests.len());
+    for sample in anomalies {
+        problems.extend(unreadable(sample, &dataset.labels));
+        progress.advance(1);
+    }
+    for sample in tests {
+        let labels = request.test.as_ref().map_or(&dataset.labels, |test| &test.labels);
+        problems.extend(unreadable(sample, labels));
+        problems.extend(size.and_then(|size| other_size(sample, size)));
+        progress.advance(1);
+    }
+    if !problems.is_empty() {
+        problems.extend(dataset.normals().filter_map(|sample| unreadable(sample, &dataset.labels)));
+    }
+    // What the header gave away shows in the pixels again.
+    let mut named = HashSet::new();
+    problems.retain(|problem| problem.place.as_os_str().is_empty() || named.insert(problem.place.clone()));
+    DatasetError::unless_empty(problems)?;
+    size.ok_or_else(|| Problem::new("", "the data set has no labelled pictures").into())
+}
+
+/// Why a picture or its mask cannot be read, if so.
+fn unreadable(sample: &Sample, labels: &[LabelColor]) -> Option<Problem> {
+    let picture = Picture::read(&sample.path).err();
+    let mask = || sample.mask.as_ref().and_then(|_| read_mask(sample, labels).err());
+    picture.or_else(mask).map(|error| problem_of(&error))
+}
+
+/// That a test picture has another size than the training pictures, if so.
+fn other_size(sample: &Sample, trained: (usize, usize)) -> Option<Problem> {
+    let (width, height) = picture_size(&sample.path).ok().filter(|&size| size != trained)?;
+    let message = format!("is {width}x{height}, but the training pictures are {}x{}", trained.0, trained.1);
+    Some(Problem::new(&sample.path, message))
+}
+
+fn problem_of(error: &PictureError) -> Problem {
+    Problem::new(&error.path, error.fault.to_string())
 }
 
 fn describe(
@@ -232,10 +291,7 @@ fn evaluate_without_test(
     if !anomalies.is_empty() {
         let mut detector = open(package, false)?;
         progress.stage("evaluating on the labelled anomalies", anomalies.len());
-        for sample in anomalies {
-            evaluator.add(&judge(&mut detector, sample, Class::Anomaly, &labels)?);
-            progress.advance(1);
-        }
+        judge_all(&anomalies, &mut detector, &mut evaluator, &labels, progress)?;
     }
     Ok(evaluator.finish())
 }
@@ -259,12 +315,33 @@ fn evaluation_labels(info: &ModelInfo, dataset: &Dataset) -> Vec<LabelColor> {
     info.labels.iter().map(own).collect()
 }
 
-fn judge(detector: &mut Detector, sample: &Sample, truth: Class, labels: &[LabelColor]) -> Result<Judged, JobError> {
+/// Judges every sample that has a class; pictures that cannot be judged are all named together.
+fn judge_all(
+    samples: &[&Sample],
+    detector: &mut Detector,
+    evaluator: &mut Evaluator,
+    labels: &[LabelColor],
+    progress: &dyn Progress,
+) -> Result<(), JobError> {
+    let mut problems = Vec::new();
+    for sample in samples {
+        let Some(truth) = sample.class else { continue };
+        match judge(detector, sample, truth, labels) {
+            Ok(judged) => evaluator.add(&judged),
+            Err(JudgeError::Picture(problem)) => problems.push(problem),
+            Err(JudgeError::Model(error)) => return Err(error.into()),
+        }
+        progress.advance(1);
+    }
+    Ok(DatasetError::unless_empty(problems)?)
+}
+
+fn judge(detector: &mut Detector, sample: &Sample, truth: Class, labels: &[LabelColor]) -> Result<Judged, JudgeError> {
     let picture = Picture::read(&sample.path)?;
     let view = picture_view(&picture)?;
     detector
         .check_size(view.width_px(), view.height_px())
-        .map_err(|error| JobError::Size { path: sample.path.display().to_string(), error })?;
+        .map_err(|error| JudgeError::Picture(Problem::new(&sample.path, error.to_string())))?;
     let detection = detector.detect(&view)?;
     let truth_mask = if sample.mask.is_some() { Some(read_mask(sample, labels)?) } else { None };
     Ok(Judged {

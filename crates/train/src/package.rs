@@ -57,6 +57,12 @@ pub enum PackageError {
     /// Something that is no model package lies where the new one should go.
     #[error("`{0}` exists and is no model package: name another folder with `--out`")]
     Occupied(PathBuf),
+    /// The package that lies there cannot be kept, since something that is none has its place.
+    #[error("`{0}` exists and is no model package, but the package that `--out` names would be kept there: move it")]
+    PreviousOccupied(PathBuf),
+    /// The path does not end with a name, so that nothing can be put beside it.
+    #[error("`{0}` has no name of its own: name the new folder itself with `--out`, as in `models/cap`")]
+    Nameless(PathBuf),
     /// The files cannot be written.
     #[error("cannot write the package to `{path}`: {error}")]
     Write {
@@ -119,7 +125,7 @@ pub fn write(package: &Package, out: &Path, beside: impl FnOnce(&Path) -> io::Re
     std::fs::create_dir_all(&building).map_err(failed)?;
     package.write_to(&building).map_err(failed)?;
     beside(&building).map_err(failed)?;
-    if out.join("model.json").exists() {
+    if is_package(out) {
         let previous = with_suffix(out, "previous");
         remove_if_there(&previous).map_err(failed)?;
         std::fs::rename(out, &previous).map_err(failed)?;
@@ -129,16 +135,32 @@ pub fn write(package: &Package, out: &Path, beside: impl FnOnce(&Path) -> io::Re
     std::fs::rename(&building, out).map_err(failed)
 }
 
-/// Whether a package may be written to this path: it is free, empty, or holds a package.
+/// Whether a package may be written to this path: it is free, empty, or holds a package that can be kept.
 ///
 /// # Errors
-/// When something else lies there.
+/// When something else lies there, or where the package that lies there would be kept.
 pub fn check_free(out: &Path) -> Result<(), PackageError> {
-    let is_empty = || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if !out.exists() || out.join("model.json").exists() || is_empty() {
-        return Ok(());
+    if out.file_name().is_none() {
+        return Err(PackageError::Nameless(out.to_owned()));
     }
-    Err(PackageError::Occupied(out.to_owned()))
+    if !is_free(out) {
+        return Err(PackageError::Occupied(out.to_owned()));
+    }
+    let previous = with_suffix(out, "previous");
+    if is_package(out) && !is_free(&previous) {
+        return Err(PackageError::PreviousOccupied(previous));
+    }
+    Ok(())
+}
+
+/// Whether nothing would be lost with what lies here, except for a package.
+fn is_free(path: &Path) -> bool {
+    let is_empty = || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    !path.exists() || is_package(path) || is_empty()
+}
+
+fn is_package(path: &Path) -> bool {
+    path.join("model.json").exists()
 }
 
 fn golden(unproven: &Package, pictures: &[&Path]) -> Result<Vec<(Golden, Vec<u8>)>, PackageError> {
