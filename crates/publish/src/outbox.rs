@@ -153,7 +153,8 @@ impl Outbox {
         self.waiting() == 0 && self.in_flight.is_empty()
     }
 
-    fn waiting(&self) -> usize {
+    /// Messages that were not taken yet.
+    pub(crate) fn waiting(&self) -> usize {
         self.decisions.len() + self.results.len()
     }
 

@@ -36,6 +36,11 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(2);
 const LONGEST_PACKET: usize = 2 * LONGEST_PAYLOAD;
 /// At most one message, one state and one heartbeat are in the library's channel.
 const CHANNEL: usize = 8;
+/// While fewer messages than this wait, one is sent when the one before it is acknowledged. Brokers that gather small packets,
+/// as mosquitto does unless told otherwise, hold the second of two acknowledgements back until the first is confirmed on
+/// the network, which takes our side 40 ms unless it has something to send. More waiting means that the way is long, and
+/// then the window counts.
+const BACKLOG: usize = 16;
 /// More than the window and the states sent meanwhile, so that a packet id is never taken twice.
 const PACKET_IDS: u16 = 4 * WINDOW as u16;
 
@@ -257,7 +262,8 @@ impl Session {
             self.send_heartbeat(link, now);
         }
         // One at a time: a message that must still wait here can still expire.
-        if link.handed_over.is_empty() {
+        let is_clear = link.unacknowledged.is_empty() || self.shared.waiting() >= BACKLOG;
+        if link.handed_over.is_empty() && is_clear {
             if now >= link.next_state_at {
                 self.send_state(link, now);
             } else {

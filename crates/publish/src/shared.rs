@@ -219,6 +219,11 @@ impl Shared {
         outgoing
     }
 
+    /// Messages that are not on their way yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().outbox.waiting()
+    }
+
     pub(crate) fn acknowledged(&self, ticket: Ticket) {
         let mut inner = self.lock();
         let Some(message) = inner.outbox.acknowledge(ticket) else { return };
