@@ -133,6 +133,7 @@ pub(crate) fn append_features(graph: &mut GraphBuilder, backbone: &Backbone) -> 
 /// `clip((x - mean) / (std + 4) * 40 + 115, 0, 255)`, then `(x - 127) / 128` as the backbone wants it.
 fn append_normalisation(graph: &mut GraphBuilder) -> String {
     let scaled = append_scaling(graph, INPUT, INPUT_SIZE_PX);
+    let scaled = append_coarse_color(graph, &scaled);
     let axes = graph.constant_i64("picture_axes", &[3], vec![1, 2, 3]);
     let mean = graph.node("ReduceMean", &[&scaled, &axes], &[]);
     let squares = graph.node("Mul", &[&scaled, &scaled], &[]);

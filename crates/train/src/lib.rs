@@ -17,5 +17,6 @@ pub mod onnx;
 pub mod package;
 mod pickle;
 pub mod progress;
+mod scaling;
 pub mod scoring;
 pub mod trainer;

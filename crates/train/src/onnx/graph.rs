@@ -38,6 +38,8 @@ pub enum ElementType {
     Int64 = 7,
     /// `bool`
     Bool = 9,
+    /// `f64`
+    Double = 11,
 }
 
 /// An attribute of a node.
@@ -157,6 +159,12 @@ impl GraphBuilder {
         self.constant(hint, dims, ElementType::Float, bytes)
     }
 
+    /// The same in double precision.
+    pub fn constant_f64(&mut self, hint: &str, dims: &[i64], values: Vec<f64>) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(hint, dims, ElementType::Double, bytes)
+    }
+
     /// A constant of whole numbers (shapes, axes, indices), row major; no dimensions make a scalar.
     pub fn constant_i64(&mut self, hint: &str, dims: &[i64], values: Vec<i64>) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -194,6 +202,39 @@ impl GraphBuilder {
         self.take_name(output_name);
         self.push(op, inputs, vec![output_name.to_owned()], attrs);
         output_name.to_owned()
+    }
+
+    /// Appends a choice that is made when the graph runs: what `then` makes where `condition` (a single `bool`) holds,
+    /// else what `otherwise` makes. Returns its name.
+    ///
+    /// Both may read every value that exists by now. What they make themselves exists only within them.
+    pub fn branch(
+        &mut self,
+        condition: &str,
+        then: impl FnOnce(&mut Self) -> String,
+        otherwise: impl FnOnce(&mut Self) -> String,
+    ) -> String {
+        let branches = [self.inner_graph("then_branch", then), self.inner_graph("else_branch", otherwise)]
+            .map(|(name, graph)| Attr(AttributeProto { g: Some(graph), ..attribute(name, AttributeType::Graph) }));
+        self.node("If", &[condition], &branches)
+    }
+
+    /// Collects what `build` appends into a graph of its own. Names stay unique across all of them.
+    fn inner_graph(
+        &mut self,
+        name: &'static str,
+        build: impl FnOnce(&mut Self) -> String,
+    ) -> (&'static str, GraphProto) {
+        let outer = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.constants));
+        let built = build(self);
+        // An inner graph gives only what one of its own nodes made.
+        let given = self.node("Identity", &[&built], &[]);
+        let nodes = std::mem::replace(&mut self.nodes, outer.0);
+        let constants = std::mem::replace(&mut self.constants, outer.1);
+        // Its type follows from the nodes.
+        let output = vec![ValueInfoProto { name: Some(given), ..Default::default() }];
+        let (node, initializer) = prune(nodes, constants, &output);
+        (name, GraphProto { name: Some(name.to_owned()), node, initializer, output, ..Default::default() })
     }
 
     fn push(&mut self, op: &str, inputs: &[&str], outputs: Vec<String>, attrs: &[Attr]) {
@@ -343,6 +384,9 @@ fn value_info(name: &str, element: ElementType, dims: &[Dim<'_>]) -> ValueInfoPr
 
 #[cfg(test)]
 mod tests {
+    use linewarden_model::runtime;
+    use ort::value::Tensor;
+
     use super::*;
 
     fn decode(bytes: &[u8]) -> GraphProto {
@@ -407,6 +451,51 @@ mod tests {
         );
         graph.output("y", ElementType::Float, &[Dim::Fixed(1)]);
         assert_eq!(decode(&graph.finish()).node.len(), 2);
+    }
+
+    fn branching() -> GraphBuilder {
+        let mut graph = GraphBuilder::new("test");
+        let x = graph.input("x", ElementType::Float, &[Dim::Fixed(1)]);
+        let condition = graph.input("condition", ElementType::Bool, &[]);
+        let read_inside = graph.constant_f32("weight", &[1], vec![2.0]);
+        graph.constant_f32("weight", &[1], vec![3.0]);
+        let otherwise = |graph: &mut GraphBuilder| {
+            let own = graph.constant_f32("weight", &[1], vec![4.0]);
+            graph.constant_f32("weight", &[1], vec![5.0]);
+            graph.node("Neg", &[&x], &[]);
+            let product = graph.node("Mul", &[&x, &read_inside], &[]);
+            graph.node("Add", &[&product, &own], &[])
+        };
+        let chosen = graph.branch(&condition, |_| x.clone(), otherwise);
+        graph.node_named("Relu", &[&chosen], "y", &[]);
+        graph.output("y", ElementType::Float, &[Dim::Fixed(1)]);
+        graph
+    }
+
+    #[test]
+    fn branches_hold_what_they_need_and_no_more() {
+        let names = |constants: &[TensorProto]| -> Vec<String> {
+            constants.iter().filter_map(|constant| constant.name.clone()).collect()
+        };
+        let graph = decode(&branching().finish());
+        assert_eq!(names(&graph.initializer), ["weight"]);
+        let inner: Vec<&GraphProto> = graph.node[0].attribute.iter().filter_map(|attr| attr.g.as_ref()).collect();
+        let ops = |graph: &GraphProto| -> Vec<String> { graph.node.iter().filter_map(|n| n.op_type.clone()).collect() };
+        assert_eq!(ops(inner[0]), ["Identity"]);
+        assert_eq!(ops(inner[1]), ["Mul", "Add", "Identity"]);
+        assert_eq!(names(&inner[1].initializer), ["weight_2"]);
+        assert_eq!(branching().finish(), branching().finish());
+    }
+
+    #[test]
+    fn a_branch_is_chosen_when_the_graph_runs() {
+        let mut session = runtime::session_builder(1).unwrap().commit_from_memory(&branching().finish()).unwrap();
+        for (condition, expected) in [(true, 7.0), (false, 18.0)] {
+            let x = Tensor::from_array(([1], vec![7.0_f32])).unwrap();
+            let condition = Tensor::from_array(([0_usize; 0], vec![condition])).unwrap();
+            let outputs = session.run(ort::inputs!["x" => x, "condition" => condition]).unwrap();
+            assert_eq!(outputs["y"].try_extract_tensor::<f32>().unwrap().1, [expected]);
+        }
     }
 
     #[test]
