@@ -11,7 +11,7 @@ use ort::value::TensorRef;
 use crate::device::{Device, DeviceChoice, DeviceRequest};
 use crate::error::ModelError;
 use crate::frame::FrameView;
-use crate::map::AnomalyMap;
+use crate::map::{AnomalyMap, LabelMask};
 use crate::package::{INPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT};
 use crate::preprocess::Preprocessor;
 use crate::runtime;
@@ -20,7 +20,7 @@ use crate::runtime;
 const GOLDEN_TOLERANCE: f64 = 1e-3;
 
 /// Label areas are counted on the map enlarged by this factor, whose cells follow a contour closely enough.
-pub(crate) const MASK_SCALE: usize = 4;
+const MASK_SCALE: usize = 4;
 
 const BACKGROUND_COLOR: &str = "#FFFFFF";
 
@@ -80,6 +80,14 @@ pub struct Detection {
     pub map: AnomalyMap,
     /// How long it took.
     pub times: StageTimes,
+    mask: Option<LabelMask>,
+}
+
+impl Detection {
+    /// Which label each cell has, at the size at which the areas were counted; a normal picture has no mask.
+    pub fn mask(&self) -> Option<&LabelMask> {
+        self.mask.as_ref()
+    }
 }
 
 /// A model that is ready to score. One detector scores one picture at a time; open another for another thread.
@@ -190,13 +198,13 @@ impl Detector {
         self.input = input;
         let (score, map) = outcome?;
         let inferred = Instant::now();
-        let result = self.conclude(score, &map);
+        let (result, mask) = self.conclude(score, &map);
         let times = StageTimes {
             preprocess: preprocessed - start,
             inference: inferred - preprocessed,
             postprocess: inferred.elapsed(),
         };
-        Ok(Detection { result, map, times })
+        Ok(Detection { result, map, times, mask })
     }
 
     /// Runs the graph on pixels of the network's size.
@@ -219,28 +227,26 @@ impl Detector {
         Ok((f64::from(score), map))
     }
 
-    /// From score and map to the answer.
-    fn conclude(&self, score: f64, map: &AnomalyMap) -> FrameResult {
+    /// From score and map to the answer, and to the mask of an anomalous picture.
+    fn conclude(&self, score: f64, map: &AnomalyMap) -> (FrameResult, Option<LabelMask>) {
         let threshold = self.info.threshold;
         let is_anomalous = score >= threshold;
+        let mask = is_anomalous.then(|| map.resized(map.width * MASK_SCALE, map.height * MASK_SCALE).mask());
         let anomalies = match self.info.model_type {
             ModelType::Classification => Vec::new(),
-            ModelType::Segmentation => self.anomalies(is_anomalous, map),
+            ModelType::Segmentation => self.anomalies(mask.as_ref()),
         };
         let confidence = score.max(1.0 - score);
-        FrameResult { is_anomalous, confidence, anomaly_score: score, anomaly_threshold: threshold, anomalies }
+        (FrameResult { is_anomalous, confidence, anomaly_score: score, anomaly_threshold: threshold, anomalies }, mask)
     }
 
-    fn anomalies(&self, is_anomalous: bool, map: &AnomalyMap) -> Vec<Anomaly> {
+    fn anomalies(&self, mask: Option<&LabelMask>) -> Vec<Anomaly> {
         let background = |area| Anomaly {
             name: BACKGROUND.to_owned(),
             total_percentage_area: area,
             hex_color: BACKGROUND_COLOR.to_owned(),
         };
-        if !is_anomalous {
-            return vec![background(1.0)];
-        }
-        let mask = map.resized(map.width * MASK_SCALE, map.height * MASK_SCALE).mask();
+        let Some(mask) = mask else { return vec![background(1.0)] };
         let areas = mask.areas(self.info.labels.len());
         let found = self.info.labels.iter().zip(&areas[1..]).filter(|&(_, &area)| area > 0.0);
         let found = found.map(|(label, &area)| Anomaly {

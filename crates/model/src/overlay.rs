@@ -13,7 +13,7 @@ use embedded_graphics::prelude::{DrawTarget, Drawable};
 use embedded_graphics::text::{Baseline, Text};
 use linewarden_core::FrameResult;
 
-use crate::detector::{Detection, MASK_SCALE};
+use crate::detector::Detection;
 use crate::frame::{FrameError, FrameView, PixelFormat, Plane, Rect, YuvColor, YuvMatrix};
 use crate::map::LabelMask;
 use crate::package::Label;
@@ -71,8 +71,7 @@ pub struct Overlay<'a> {
 
 /// The mask of an anomalous picture, at the size at which its areas were counted; a normal picture has none.
 pub fn mask_of(detection: &Detection) -> Option<LabelMask> {
-    let map = &detection.map;
-    detection.result.is_anomalous.then(|| map.resized(map.width * MASK_SCALE, map.height * MASK_SCALE).mask())
+    detection.mask().cloned()
 }
 
 /// Draws onto RGB888 without padding, such as a decoded file, of which everything was scored.
@@ -88,11 +87,10 @@ pub fn draw_on_rgb(
     alpha: f32,
     text: bool,
 ) -> Result<(), FrameError> {
-    let mask = mask_of(detection);
     let plane = CanvasPlane { data: rgb, stride_bytes: width_px as usize * 3 };
     let mut canvas = Canvas::new(PixelFormat::Rgb, width_px, height_px, vec![plane], YuvColor::default())?;
     let region = Rect::of_size(width_px, height_px);
-    Overlay { result: &detection.result, mask: mask.as_ref(), labels, region, alpha, text }.draw(&mut canvas);
+    Overlay { result: &detection.result, mask: detection.mask(), labels, region, alpha, text }.draw(&mut canvas);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! 1280x720 I420 frame never becomes a 1280x720 RGB frame.
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x2, U8x3, U8x4};
+use fast_image_resize::pixels::{U8, U8x3, U8x4};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::error::ModelError;
@@ -18,6 +18,17 @@ pub struct Preprocessor {
     resizer: Resizer,
     rows: Vec<u8>,
     scaled: [Vec<u8>; 3],
+    low: LowRows,
+    woven: Vec<u8>,
+}
+
+/// A plane's rows scaled to the network's number of rows, and to a whole number of quads; columns are as they were.
+#[derive(Debug, Default)]
+struct LowRows {
+    bytes: Vec<u8>,
+    row_bytes: usize,
+    /// Where in the plane's rows these begin.
+    from_byte: usize,
 }
 
 /// The part of a plane that counts, in the plane's own samples; parts of a sample arise where chroma is subsampled.
@@ -29,28 +40,38 @@ struct Region {
     height: f64,
 }
 
-/// One channel among others: every `step`th byte from `first` on.
+/// Where one channel lies in a plane's rows: every `step`th byte from `first` on, `width` of them.
 #[derive(Clone, Copy)]
-struct Samples<'a> {
-    bytes: &'a [u8],
+struct Channel {
     first: usize,
     step: usize,
+    width: u32,
 }
 
-/// YUV to RGB as `(y - offset) * luma + ...`, for values of 0 to 255.
+/// YUV to RGB as `(y - offset) * luma + ...`, in whole numbers.
 struct YuvToRgb {
-    luma_offset: f32,
-    luma: f32,
-    red_v: f32,
-    green_u: f32,
-    green_v: f32,
-    blue_u: f32,
+    luma_offset: i16,
+    /// In parts of 2^14.
+    luma: i16,
+    /// These in parts of 2^13, as they exceed 2.
+    red_v: i16,
+    green_u: i16,
+    green_v: i16,
+    blue_u: i16,
 }
 
 impl Preprocessor {
     /// Scales to this size.
     pub fn new(width_px: u32, height_px: u32) -> Self {
-        Self { width_px, height_px, resizer: Resizer::new(), rows: Vec::new(), scaled: Default::default() }
+        Self {
+            width_px,
+            height_px,
+            resizer: Resizer::new(),
+            rows: Vec::new(),
+            scaled: Default::default(),
+            low: LowRows::default(),
+            woven: Vec::new(),
+        }
     }
 
     /// Scales the region that counts to the network's size and writes it as RGB888 into `rgb`.
@@ -65,13 +86,12 @@ impl Preprocessor {
         rgb.resize(pixels * 3, 0);
         let planes = frame.planes();
         let full = Region::of(frame.crop(), 1.0, 1.0);
-        let half = Region::of(frame.crop(), 0.5, 0.5);
-        let (height, half_height) = (frame.height_px(), frame.height_px().div_ceil(2));
-        let (width, half_width) = (frame.width_px(), frame.width_px().div_ceil(2));
+        let (width, height) = (frame.width_px(), frame.height_px());
+        let size = (self.width_px, self.height_px);
         match frame.format() {
-            PixelFormat::Rgb => self.scale_into::<U8x3>(&planes[0], width, height, full, rgb)?,
+            PixelFormat::Rgb => self.scale_into::<U8x3>(&planes[0], (width, height), full, size, rgb)?,
             PixelFormat::Bgr => {
-                self.scale_into::<U8x3>(&planes[0], width, height, full, rgb)?;
+                self.scale_into::<U8x3>(&planes[0], (width, height), full, size, rgb)?;
                 rgb.chunks_exact_mut(3).for_each(|pixel| pixel.swap(0, 2));
             }
             PixelFormat::Rgbx | PixelFormat::Bgrx => {
@@ -82,38 +102,90 @@ impl Preprocessor {
                 self.scale::<U8>(0, &planes[0], width, height, full)?;
                 spread_grey(&self.scaled[0], rgb);
             }
-            PixelFormat::I420 => {
-                self.scale::<U8>(0, &planes[0], width, height, full)?;
-                self.scale::<U8>(1, &planes[1], half_width, half_height, half)?;
-                self.scale::<U8>(2, &planes[2], half_width, half_height, half)?;
-                let [luma, u, v] = &self.scaled;
-                yuv_to_rgb(frame.color(), [Samples::all(luma), Samples::all(u), Samples::all(v)], rgb);
+            PixelFormat::I420 | PixelFormat::Nv12 | PixelFormat::Yuy2 | PixelFormat::Uyvy => {
+                self.run_yuv(frame, rgb)?
             }
-            PixelFormat::Nv12 => {
-                self.scale::<U8>(0, &planes[0], width, height, full)?;
-                self.scale::<U8x2>(1, &planes[1], half_width, half_height, half)?;
-                let [luma, chroma, _] = &self.scaled;
-                let [u, v] = [0, 1].map(|first| Samples { bytes: chroma, first, step: 2 });
-                yuv_to_rgb(frame.color(), [Samples::all(luma), u, v], rgb);
-            }
-            PixelFormat::Yuy2 | PixelFormat::Uyvy => self.packed_yuv(frame, rgb)?,
         }
         Ok(())
     }
 
-    /// Packed 4:2:2 read twice: as pairs for its luma at full width, as quads for its chroma at half width.
-    fn packed_yuv(&mut self, frame: &FrameView<'_>, rgb: &mut [u8]) -> Result<(), ModelError> {
-        let plane = &frame.planes()[0];
-        let half_width = frame.width_px().div_ceil(2);
-        let (luma_at, u_at, v_at) = if frame.format() == PixelFormat::Yuy2 { (0, 1, 3) } else { (1, 0, 2) };
+    /// Rows first here: scaling down rows is cheap, and leaves fewer of them for the other direction.
+    fn run_yuv(&mut self, frame: &FrameView<'_>, rgb: &mut [u8]) -> Result<(), ModelError> {
+        let planes = frame.planes();
+        let (width, height) = (frame.width_px(), frame.height_px());
+        let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
         let full = Region::of(frame.crop(), 1.0, 1.0);
-        self.scale::<U8x2>(0, plane, half_width * 2, frame.height_px(), full)?;
-        self.scale::<U8x4>(1, plane, half_width, frame.height_px(), Region::of(frame.crop(), 0.5, 1.0))?;
-        let [pairs, quads, _] = &self.scaled;
-        let luma = Samples { bytes: pairs, first: luma_at, step: 2 };
-        let [u, v] = [u_at, v_at].map(|first| Samples { bytes: quads, first, step: 4 });
-        yuv_to_rgb(frame.color(), [luma, u, v], rgb);
+        let half = Region::of(frame.crop(), 0.5, 0.5);
+        let channel = |first, step, width| Channel { first, step, width };
+        match frame.format() {
+            PixelFormat::Yuy2 | PixelFormat::Uyvy => {
+                let (luma_at, u_at, v_at) = if frame.format() == PixelFormat::Yuy2 { (0, 1, 3) } else { (1, 0, 2) };
+                self.lower(&planes[0], 4, half_width, height, Region::of(frame.crop(), 0.5, 1.0))?;
+                self.narrow(0, channel(luma_at, 2, half_width * 2), full)?;
+                self.narrow(1, channel(u_at, 4, half_width), half)?;
+                self.narrow(2, channel(v_at, 4, half_width), half)?;
+            }
+            PixelFormat::Nv12 => {
+                self.lower(&planes[0], 1, width, height, full)?;
+                self.narrow(0, channel(0, 1, width), full)?;
+                self.lower(&planes[1], 2, half_width, half_height, half)?;
+                self.narrow(1, channel(0, 2, half_width), half)?;
+                self.narrow(2, channel(1, 2, half_width), half)?;
+            }
+            _ => {
+                self.lower(&planes[0], 1, width, height, full)?;
+                self.narrow(0, channel(0, 1, width), full)?;
+                for slot in [1, 2] {
+                    self.lower(&planes[slot], 1, half_width, half_height, half)?;
+                    self.narrow(slot, channel(0, 1, half_width), half)?;
+                }
+            }
+        }
+        let [luma, u, v] = &self.scaled;
+        yuv_to_rgb(frame.color(), [luma, u, v], self.width_px as usize, rgb);
         Ok(())
+    }
+
+    /// Scales a plane's rows, whatever their bytes mean, to the network's number of them.
+    fn lower(
+        &mut self,
+        plane: &Plane<'_>,
+        sample_bytes: u32,
+        width: u32,
+        height: u32,
+        region: Region,
+    ) -> Result<(), ModelError> {
+        let (left, _, right, _) = region.whole_samples(width, height);
+        let columns =
+            Region { left: f64::from(left * sample_bytes), width: f64::from((right - left) * sample_bytes), ..region };
+        let mut bytes = std::mem::take(&mut self.low.bytes);
+        let row_bytes = (right - left) * sample_bytes;
+        bytes.resize(row_bytes as usize * self.height_px.next_multiple_of(QUAD) as usize, 0);
+        let target = &mut bytes[..row_bytes as usize * self.height_px as usize];
+        let size = (row_bytes, self.height_px);
+        let outcome = self.scale_into::<U8>(plane, (width * sample_bytes, height), columns, size, target);
+        self.low = LowRows { bytes, row_bytes: row_bytes as usize, from_byte: (left * sample_bytes) as usize };
+        outcome
+    }
+
+    /// Scales one channel of the lowered rows to the network's width, four rows side by side as if they were the channels of
+    /// one picture, for which the resizer is fastest. The result stays woven like that.
+    fn narrow(&mut self, slot: usize, channel: Channel, region: Region) -> Result<(), ModelError> {
+        let quads = self.height_px.div_ceil(QUAD);
+        let (left, _, right, _) = region.whole_samples(channel.width, 0);
+        let width = right - left;
+        let first = left as usize * channel.step + channel.first - self.low.from_byte;
+        let mut woven = std::mem::take(&mut self.woven);
+        self.low.weave(first, channel.step, width as usize, &mut woven);
+        let mut target = std::mem::take(&mut self.scaled[slot]);
+        target.resize((self.width_px * quads * QUAD) as usize, 0);
+        let plane = Plane { data: &woven, stride_bytes: (width * QUAD) as usize };
+        let all_rows = Region { left: region.left - f64::from(left), top: 0.0, height: f64::from(quads), ..region };
+        let size = (self.width_px, quads);
+        let outcome = self.scale_into::<U8x4>(&plane, (width, quads), all_rows, size, &mut target);
+        self.woven = woven;
+        self.scaled[slot] = target;
+        outcome
     }
 
     /// Scales a plane into scratch buffer `slot`.
@@ -127,7 +199,8 @@ impl Preprocessor {
     ) -> Result<(), ModelError> {
         let mut target = std::mem::take(&mut self.scaled[slot]);
         target.resize(self.width_px as usize * self.height_px as usize * P::size(), 0);
-        let outcome = self.scale_into::<P>(plane, width, height, region, &mut target);
+        let size = (self.width_px, self.height_px);
+        let outcome = self.scale_into::<P>(plane, (width, height), region, size, &mut target);
         self.scaled[slot] = target;
         outcome
     }
@@ -135,9 +208,9 @@ impl Preprocessor {
     fn scale_into<P: PixelTrait>(
         &mut self,
         plane: &Plane<'_>,
-        width: u32,
-        height: u32,
+        (width, height): (u32, u32),
         region: Region,
+        (target_width, target_height): (u32, u32),
         target: &mut [u8],
     ) -> Result<(), ModelError> {
         let failed = |error: String| ModelError::Resize(error);
@@ -157,7 +230,7 @@ impl Preprocessor {
         let (left, top, right, bottom) = region.whole_samples(width, height);
         let view = TypedCroppedImage::new(source, left, top, right - left, bottom - top)
             .map_err(|error| failed(error.to_string()))?;
-        let mut target = TypedImage::<P>::from_buffer(self.width_px, self.height_px, target)
+        let mut target = TypedImage::<P>::from_buffer(target_width, target_height, target)
             .map_err(|error| failed(error.to_string()))?;
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
@@ -204,46 +277,76 @@ fn spread_grey(grey: &[u8], rgb: &mut [u8]) {
     }
 }
 
-/// Pixels that are converted together: loops over so many plain numbers become vector instructions.
-const LANES: usize = 64;
+/// Rows that are woven together.
+const QUAD: u32 = 4;
 
-fn yuv_to_rgb(color: YuvColor, [luma, u, v]: [Samples<'_>; 3], rgb: &mut [u8]) {
+impl LowRows {
+    /// One channel out of each row, byte by byte of four rows side by side.
+    fn weave(&self, first: usize, step: usize, width: usize, woven: &mut Vec<u8>) {
+        woven.resize(self.bytes.len() / self.row_bytes.max(1) * width, 0);
+        let quads = self.bytes.chunks_exact((self.row_bytes * 4).max(1));
+        for (quad, woven) in quads.zip(woven.chunks_exact_mut((width * 4).max(1))) {
+            let rows = [0, 1, 2, 3].map(|row| &quad[row * self.row_bytes + first..(row + 1) * self.row_bytes]);
+            match step {
+                1 => weave_rows::<1>(rows, woven),
+                2 => weave_rows::<2>(rows, woven),
+                _ => weave_rows::<4>(rows, woven),
+            }
+        }
+    }
+}
+
+fn weave_rows<const STEP: usize>(rows: [&[u8]; 4], woven: &mut [u8]) {
+    let (woven, _) = woven.as_chunks_mut::<4>();
+    // Of equal length, so that the loop needs no checks.
+    let [a, b, c, d] = rows.map(|row| &row[..(woven.len() * STEP + 1).saturating_sub(STEP)]);
+    for (index, samples) in woven.iter_mut().enumerate() {
+        let at = index * STEP;
+        *samples = [a[at], b[at], c[at], d[at]];
+    }
+}
+
+/// Samples that are converted together: four pixels of four rows.
+const LANES: usize = 16;
+
+/// Converts channels that are woven by four rows, and sorts the pixels into their rows.
+fn yuv_to_rgb(color: YuvColor, woven: [&[u8]; 3], width: usize, rgb: &mut [u8]) {
     let to = YuvToRgb::of(color);
-    let mut loaded = [[0_u8; LANES]; 3];
-    for (index, pixels) in rgb.chunks_mut(LANES * 3).enumerate() {
-        for (lanes, samples) in loaded.iter_mut().zip([luma, u, v]) {
-            samples.load(index * LANES, pixels.len() / 3, lanes);
-        }
-        let converted = to.convert(&loaded);
-        for (lane, pixel) in pixels.chunks_exact_mut(3).enumerate() {
-            pixel.copy_from_slice(&[converted[0][lane], converted[1][lane], converted[2][lane]]);
+    let row_bytes = (width * 3).max(1);
+    for (quad, rows) in rgb.chunks_mut(row_bytes * 4).enumerate() {
+        let channels = woven.map(|bytes| &bytes[quad * width * 4..][..width * 4]);
+        for (block, start) in (0..width * 4).step_by(LANES).enumerate() {
+            let loaded = channels.map(|bytes| load(&bytes[start..]));
+            let pixels = to.convert(&loaded);
+            for (row, bytes) in rows.chunks_exact_mut(row_bytes).enumerate() {
+                let pixels = packed([0, 4, 8, 12].map(|first| pixels[(first + row) % LANES]));
+                let target = &mut bytes[block * pixels.len()..];
+                match target.first_chunk_mut() {
+                    Some(target) => *target = pixels,
+                    None => target.copy_from_slice(&pixels[..target.len()]),
+                }
+            }
         }
     }
 }
 
-/// Rounded and held within 0 to 255, without the cast whose care for infinities keeps the loop around it scalar: beyond 2^23
-/// floats are whole numbers, so adding it rounds, and leaves the number in the lowest bits.
-fn nearest(value: f32) -> u8 {
-    const WHOLE_FROM: f32 = 8_388_608.0;
-    (value.clamp(0.0, 255.0) + WHOLE_FROM).to_bits() as u8
+/// The first samples, and zeros where there are no more.
+fn load(samples: &[u8]) -> [u8; LANES] {
+    samples.first_chunk().copied().unwrap_or_else(|| {
+        let mut lanes = [0; LANES];
+        lanes[..samples.len()].copy_from_slice(samples);
+        lanes
+    })
 }
 
-impl<'a> Samples<'a> {
-    /// A plane of this channel alone.
-    fn all(bytes: &'a [u8]) -> Self {
-        Self { bytes, first: 0, step: 1 }
-    }
-
-    fn load(&self, start: usize, count: usize, lanes: &mut [u8; LANES]) {
-        if self.step == 1 {
-            lanes[..count].copy_from_slice(&self.bytes[self.first + start..][..count]);
-            return;
-        }
-        let samples = self.bytes[start * self.step..].chunks_exact(self.step);
-        for (lane, sample) in lanes.iter_mut().zip(samples.take(count)) {
-            *lane = sample[self.first];
-        }
-    }
+/// Four pixels without the byte that is not used.
+fn packed([a, b, c, d]: [u32; 4]) -> [u8; 12] {
+    let low = u64::from(a) | u64::from(b) << 24 | u64::from(c) << 48;
+    let high = c >> 16 | d << 8;
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&low.to_le_bytes());
+    bytes[8..].copy_from_slice(&high.to_le_bytes());
+    bytes
 }
 
 impl YuvToRgb {
@@ -255,28 +358,34 @@ impl YuvToRgb {
             YuvMatrix::Bt2020 => (0.2627, 0.0593),
         };
         let green = 1.0 - red - blue;
-        let (luma_offset, luma, chroma): (f32, f32, f32) =
-            if color.full_range { (0.0, 1.0, 1.0) } else { (16.0, 255.0 / 219.0, 255.0 / 224.0) };
+        let (luma_offset, luma, chroma) =
+            if color.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
+        let parts = |factor: f32| (factor * 8192.0).round() as i16;
         Self {
             luma_offset,
-            luma,
-            red_v: 2.0 * (1.0 - red) * chroma,
-            green_u: -2.0 * (1.0 - blue) * blue / green * chroma,
-            green_v: -2.0 * (1.0 - red) * red / green * chroma,
-            blue_u: 2.0 * (1.0 - blue) * chroma,
+            luma: parts(luma * 2.0),
+            red_v: parts(2.0 * (1.0 - red) * chroma),
+            green_u: parts(-2.0 * (1.0 - blue) * blue / green * chroma),
+            green_v: parts(-2.0 * (1.0 - red) * red / green * chroma),
+            blue_u: parts(2.0 * (1.0 - blue) * chroma),
         }
     }
 
-    fn convert(&self, [luma, u, v]: &[[u8; LANES]; 3]) -> [[u8; LANES]; 3] {
-        let mut rgb = [[0; LANES]; 3];
+    /// Red, green and blue in the three lowest bytes.
+    fn convert(&self, [luma, u, v]: &[[u8; LANES]; 3]) -> [u32; LANES] {
+        // Samples fill their 16 bits, so that products have five bits behind the point: no sum overflows.
+        let product = |sample: i16, factor: i16| ((i32::from(sample) * i32::from(factor)) >> 16) as i16;
+        let nearest = |value: i16| u32::from(((value + 16) >> 5).clamp(0, 255) as u8);
+        let mut pixels = [0; LANES];
         for lane in 0..LANES {
-            let y = (f32::from(luma[lane]) - self.luma_offset) * self.luma;
-            let (u, v) = (f32::from(u[lane]) - 128.0, f32::from(v[lane]) - 128.0);
-            rgb[0][lane] = nearest(y + self.red_v * v);
-            rgb[1][lane] = nearest(y + self.green_u * u + self.green_v * v);
-            rgb[2][lane] = nearest(y + self.blue_u * u);
+            let y = product((i16::from(luma[lane]) - self.luma_offset) << 7, self.luma);
+            let (u, v) = ((i16::from(u[lane]) - 128) << 8, (i16::from(v[lane]) - 128) << 8);
+            let red = nearest(y + product(v, self.red_v));
+            let green = nearest(y + product(u, self.green_u) + product(v, self.green_v));
+            let blue = nearest(y + product(u, self.blue_u));
+            pixels[lane] = red | green << 8 | blue << 16;
         }
-        rgb
+        pixels
     }
 }
 
@@ -383,7 +492,8 @@ mod tests {
     fn limited_range_white_and_black_are_white_and_black() {
         for (luma, value) in [(16, 0), (235, 255), (0, 0), (255, 255)] {
             let mut rgb = [7; 3];
-            yuv_to_rgb(YuvColor::default(), [&[luma], &[128], &[128]].map(|bytes| Samples::all(bytes)), &mut rgb);
+            let woven = [luma, 128, 128].map(|sample| [sample; 4]);
+            yuv_to_rgb(YuvColor::default(), [&woven[0], &woven[1], &woven[2]], 1, &mut rgb);
             assert_eq!(rgb, [value; 3]);
         }
     }
