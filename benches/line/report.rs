@@ -101,14 +101,13 @@ impl Report {
 }
 
 fn versions() -> String {
-    // The library tells its version as part of a text: `ORT Build Info: git-branch=rel-1.24.4, ...`.
+    // The library tells where it was built from: `ORT Build Info: git-branch=rel-1.24.4, git-commit-id=058787c, ...`.
     let build = ort::info();
-    let branch = build.split_once("git-branch=").and_then(|(_, rest)| rest.split(',').next());
-    format!(
-        "{}, ONNX Runtime {}",
-        gst::version_string(),
-        branch.map_or(build, |branch| branch.trim_start_matches("rel-"))
-    )
+    let tells = |key: &str| build.split_once(key).and_then(|(_, rest)| rest.split(',').next());
+    let release = tells("git-branch=").and_then(|branch| branch.strip_prefix("rel-"));
+    // A build from no release branch is known by its commit.
+    let version = release.or_else(|| tells("git-commit-id=")).unwrap_or(build);
+    format!("{}, ONNX Runtime {version}", gst::version_string())
 }
 
 fn requirement(figure: &Figure) -> String {

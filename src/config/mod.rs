@@ -1,4 +1,4 @@
-//! From the configuration file to what the daemon runs: read as written ([`raw`]), then as meant ([`checked`]).
+//! From the configuration file to what the daemon runs: read as written (`raw`), then as meant (`checked`).
 //!
 //! A path comes in; a [`Config`] that cannot be wrong goes out, or every [`Problem`] at once, each with its place, its key
 //! and what is allowed. Nothing here starts anything.

@@ -16,9 +16,8 @@ const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(60);
 /// The network's input, as `model.json` has it.
 const INPUT_SIZE_PX: u32 = 256;
 const EXACT: f64 = 1e-3;
-/// Formats with half the colour resolution: on average over photographs, and at worst.
+/// Formats with half the colour resolution.
 const SUBSAMPLED: f64 = 0.02;
-const SUBSAMPLED_WORST: f64 = 0.06;
 
 #[test]
 fn synthetic_parts_have_one_score_each() {
@@ -82,9 +81,8 @@ fn photographs_keep_their_score_with_half_the_colour_resolution() {
     }
     let mean = differences.iter().sum::<f64>() / differences.len() as f64;
     let worst = differences.iter().copied().fold(0.0, f64::max);
-    let within = differences.iter().filter(|&&difference| difference <= SUBSAMPLED).count();
-    say(format_args!("I420 and NV12: {within} of 22 scores within 0.02, mean difference {mean:.4}, worst {worst:.4}"));
-    assert!(mean <= SUBSAMPLED && worst <= SUBSAMPLED_WORST, "{differences:?}");
+    say(format_args!("I420 and NV12: mean difference {mean:.4}, worst {worst:.4} of 22 photographs"));
+    assert!(worst <= SUBSAMPLED, "{differences:?}");
 }
 
 /// What `anomalydetect` says of a PNG that reaches it in this format.

@@ -1,7 +1,7 @@
 //! From pictures to patch features: the front half of every graph, and a session that runs it during training.
 //!
 //! Per picture: normalise by its own mean and deviation, run the backbone, pool each tap over its neighbours and bring
-//! all taps to one grid of [`Grid`] cells. The exported model begins with the very same nodes.
+//! all taps to one grid of [`PATCHES`] cells. The exported model begins with the very same nodes.
 
 use linewarden_model::package::INPUT;
 use linewarden_model::{FrameView, ModelError, Preprocessor, runtime};
