@@ -77,7 +77,7 @@ impl Preprocessor {
     /// Scales the region that counts to the network's size and writes it as RGB888 into `rgb`.
     ///
     /// Scaling is a triangle filter as wide as the source pixels that one target pixel covers (bilinear when enlarging),
-    /// the same as ONNX `Resize` in linear mode with `antialias`.
+    /// rounded to whole levels after each direction; the graph does the very same with whole pictures.
     ///
     /// # Errors
     /// When the resizer refuses the region, which a checked frame does not cause.
