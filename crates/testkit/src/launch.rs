@@ -1,13 +1,14 @@
 //! `gst-launch-1.0` with the plugin that was just built, as a user runs it.
 
 use std::ffi::OsStr;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::process::collect;
 
 const PLUGIN: &str = "libgstlinewarden.so";
 /// How often an unfinished child is looked at.
@@ -90,16 +91,4 @@ pub fn plugin_folder() -> Result<PathBuf> {
         )
     })?;
     Ok(folder)
-}
-
-/// Reads on a thread of its own, so that a talkative child never waits.
-fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut stream) = stream {
-            // What was read before an error is worth showing.
-            let _ = stream.read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
 }

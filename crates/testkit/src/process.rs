@@ -62,7 +62,7 @@ fn peak_memory(process: u32) -> u64 {
 }
 
 /// Reads on a thread of its own, so that a talkative child never waits.
-fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+pub(crate) fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut stream) = stream {
