@@ -19,4 +19,5 @@ mod pickle;
 pub mod progress;
 mod scaling;
 pub mod scoring;
+pub mod threshold;
 pub mod trainer;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use linewarden_train::dataset::{Class, Dataset, LabelColor, LabelPicture};
 use linewarden_train::evaluation::{
-    Confusion, Evaluator, Judged, ModelIdentity, PixelScores, ScoreMap, average_precision, confusion, percentile,
-    regions, roc_auc, write_evaluation_manifest, write_evaluation_result,
+    Confusion, Evaluator, Interval, Judged, ModelIdentity, PixelScores, ScoreMap, TypeAccuracy, average_precision,
+    confusion, intervals, percentile, precision_recall_curve, regions, reliability, roc_auc, roc_curve,
+    write_evaluation_manifest, write_evaluation_result,
 };
 use serde_json::{Value, json};
 
@@ -64,6 +65,79 @@ fn empty_classes_have_measures_too() {
     assert_eq!(measures(0, 0, 0), (1.0, 1.0, 1.0), "nothing to find, nothing found");
     assert_eq!(measures(0, 3, 0), (0.0, 0.0, 0.0), "nothing to find, something found");
     assert_eq!(measures(0, 0, 3), (0.0, 0.0, 0.0), "something to find, nothing found");
+}
+
+/// Scores of 24 normals and 16 anomalies, with ties within and across the classes.
+const NORMALS: [f64; 24] = [
+    0.038, 0.019, 0.074, 0.719, 0.038, 0.113, 0.051, 0.038, 0.227, 0.481, 0.136, 0.022, 0.031, 0.47, 0.126, 0.012,
+    0.09, 0.024, 0.047, 0.055, 0.042, 0.185, 0.093, 0.049,
+];
+const ANOMALIES: [f64; 16] =
+    [0.86, 0.92, 0.22, 0.693, 0.433, 0.719, 0.324, 0.774, 0.758, 0.678, 0.408, 0.647, 0.392, 0.303, 0.823, 0.386];
+
+fn forty() -> (Vec<f64>, Vec<bool>) {
+    let truths = [vec![false; NORMALS.len()], vec![true; ANOMALIES.len()]].concat();
+    ([NORMALS.as_slice(), ANOMALIES.as_slice()].concat(), truths)
+}
+
+/// Expected values: scikit-learn 1.9 (`roc_auc_score`, `average_precision_score`, `precision_score`, ...).
+#[test]
+fn measures_of_forty_pictures_agree_with_scikit_learn() {
+    let (scores, truths) = forty();
+    assert!(close(roc_auc(&scores, &truths), 0.933_593_75));
+    assert!(close(average_precision(&scores, &truths), 0.884_083_721_629_677_5));
+    let table = confusion(&scores, &truths, 0.5);
+    let expected = Confusion { true_positives: 9, false_positives: 1, true_negatives: 23, false_negatives: 7 };
+    assert_eq!(table, expected);
+    assert!(close(Some(table.f1()), 0.692_307_692_307_692_3));
+}
+
+/// Expected values: scikit-learn's `roc_curve` and `precision_recall_curve` with every threshold kept.
+#[test]
+fn curves_have_a_point_for_each_distinct_score() {
+    let (scores, truths) = forty();
+    let roc = roc_curve(&scores, &truths);
+    assert_eq!((roc.len(), roc[0], roc[5], *roc.last().unwrap()), (38, (0.0, 0.0), (0.0, 0.3125), (1.0, 1.0)));
+    let area: f64 = roc.windows(2).map(|pair| (pair[1].0 - pair[0].0) * f64::midpoint(pair[0].1, pair[1].1)).sum();
+    assert!(close(Some(area), 0.933_593_75));
+    let steps = precision_recall_curve(&scores, &truths);
+    // At the tie of a normal and an anomaly: 6 of 7 are anomalies.
+    assert_eq!((steps.len(), steps[0], steps[4]), (37, (0.0625, 1.0), (0.3125, 1.0)));
+    assert!((steps[5].0 - 0.375).abs() < 1e-9 && (steps[5].1 - 6.0 / 7.0).abs() < 1e-9);
+    assert_eq!((roc_curve(&[0.5], &[true]), precision_recall_curve(&[0.5], &[false])), (vec![], vec![]));
+}
+
+/// Expected values: scikit-learn's `brier_score_loss` and `calibration_curve` with ten uniform bins.
+#[test]
+fn reliability_agrees_with_scikit_learn() {
+    let (scores, truths) = forty();
+    let reliability = reliability(&scores, &truths).unwrap();
+    assert!(close(Some(reliability.brier), 0.117_036_75));
+    assert!(close(Some(reliability.ece), 0.1512));
+    let images: Vec<usize> = reliability.bins.iter().map(|bin| bin.images).collect();
+    assert_eq!(images, [16, 4, 2, 4, 4, 3, 4, 2, 1]);
+    let fifth = &reliability.bins[4];
+    assert!(close(Some(fifth.mean_score), 0.448) && close(Some(fifth.anomalous), 0.5));
+    assert!((fifth.from, fifth.to) == (0.4, 0.5));
+}
+
+/// Expected ends: 4000 stratified draws with numpy, measured by scikit-learn. Another generator of random numbers draws
+/// other pictures, so that the ends agree up to a step or two of these few pictures.
+#[test]
+fn bootstrap_intervals_agree_with_an_independent_one() {
+    let (scores, truths) = forty();
+    let found = intervals(&scores, &truths, 0.5).unwrap();
+    for (name, Interval { low, high }, expected) in [
+        ("ROC AUC", found.roc_auc, (0.844, 0.995)),
+        ("average precision", found.average_precision, (0.753, 0.993)),
+        ("precision", found.precision, (0.7, 1.0)),
+        ("recall", found.recall, (0.3125, 0.8125)),
+        ("F1", found.f1, (0.4545, 0.8667)),
+    ] {
+        assert!((low - expected.0).abs() < 0.03 && (high - expected.1).abs() < 0.03, "{name}: {low} to {high}");
+    }
+    assert_eq!(intervals(&scores, &truths, 0.5), Some(found), "the same pictures have the same intervals");
+    assert_eq!(intervals(&[0.1, 0.9], &[true, true], 0.5), None);
 }
 
 #[test]
@@ -216,7 +290,28 @@ fn the_answer_of_evaluate_has_the_contract_s_shape_and_values() {
             {"name": "scratch", "images": 1, "precision": 4.0 / 6.0, "recall": 1.0, "f1": 0.8, "iou": 4.0 / 6.0},
             {"name": "dent", "images": 1, "precision": 1.0, "recall": 0.5, "f1": 2.0 / 3.0, "iou": 0.5}
         ],
-        "time_ms": {"mean": 20.0, "p50": 20.0, "p99": 30.0}
+        "time_ms": {"mean": 20.0, "p50": 20.0, "p99": 30.0},
+        "confusion": {"true_positives": 1, "false_positives": 0, "true_negatives": 1, "false_negatives": 1},
+        "false_rejects": {"count": 0, "of": 1, "rate": 0.0, "upper_bound": 0.95},
+        // The square of the bound is 0.95: both would have been missed with that chance.
+        "misses": {"count": 1, "of": 2, "rate": 0.5, "upper_bound": 0.95_f64.sqrt()},
+        // One draw in four has no picture above the threshold, one in four has both.
+        "intervals": {
+            "method": "stratified percentile bootstrap over the pictures",
+            "confidence": 0.95, "resamples": 1000, "seed": 1,
+            "roc_auc": {"low": 1.0, "high": 1.0}, "average_precision": {"low": 1.0, "high": 1.0},
+            "precision": {"low": 0.0, "high": 1.0}, "recall": {"low": 0.0, "high": 1.0}, "f1": {"low": 0.0, "high": 1.0}
+        },
+        "reliability": {
+            "brier": (0.01 + 0.36 + 0.01) / 3.0,
+            "ece": (0.1 + 0.6 + 0.1) / 3.0,
+            "bins": [
+                {"from": 0.1, "to": 0.2, "images": 1, "mean_score": 0.1, "anomalous": 0.0},
+                {"from": 0.4, "to": 0.5, "images": 1, "mean_score": 0.4, "anomalous": 1.0},
+                {"from": 0.9, "to": 1.0, "images": 1, "mean_score": 0.9, "anomalous": 1.0}
+            ]
+        },
+        "type_accuracy": {"found": 1, "right": 1, "accuracy": 1.0}
     });
     let found = serde_json::to_value(&evaluation).unwrap();
     assert!(alike(&found, &expected), "{found:#}\n{expected:#}");
@@ -251,6 +346,31 @@ fn without_masks_there_are_no_pixel_measures_and_no_labels() {
 
     let empty = serde_json::to_value(Evaluator::new(0.5, &[]).finish()).unwrap();
     assert_eq!((&empty["images"], &empty["image"]["roc_auc"]), (&json!(0), &Value::Null));
+}
+
+#[test]
+fn the_type_of_an_anomaly_is_its_largest_label() {
+    let mut evaluator = Evaluator::new(0.5, &labels());
+    for (score, truth, found) in [
+        // More of the dent than of the scratch, in truth and as found, though not in the same place.
+        (0.9, [1, 2, 2, 0], [2, 2, 1, 0]),
+        // The wrong one.
+        (0.9, [1, 1, 2, 0], [2, 2, 1, 0]),
+        // Found, but nowhere.
+        (0.9, [1, 1, 2, 0], [0, 0, 0, 0]),
+        // Missed, so that its type does not count.
+        (0.1, [1, 1, 2, 0], [0, 0, 0, 0]),
+    ] {
+        let (truth_mask, found_mask) = (Some(mask(2, &truth)), Some(mask(2, &found)));
+        evaluator.add(&Judged { truth_mask, found_mask, ..judged(Class::Anomaly, score, 1) });
+    }
+    let expected = TypeAccuracy { found: 3, right: 1, accuracy: Some(1.0 / 3.0) };
+    assert_eq!(evaluator.finish().type_accuracy, Some(expected));
+
+    let mut single = Evaluator::new(0.5, &labels()[..1]);
+    let (truth_mask, found_mask) = (Some(mask(1, &[1])), Some(mask(1, &[1])));
+    single.add(&Judged { truth_mask, found_mask, ..judged(Class::Anomaly, 0.9, 1) });
+    assert_eq!(single.finish().type_accuracy, None, "with one label there is nothing to tell apart");
 }
 
 #[test]
@@ -309,6 +429,15 @@ fn the_evaluation_result_has_the_guide_s_schema() {
         }}
     });
     assert!(alike(&found, &expected), "{found:#}");
+
+    // The guide lists the labels that the test pictures show: nobody has seen a dent here.
+    let mut scratches = Evaluator::new(0.5, &labels());
+    let (truth_mask, found_mask) = (Some(mask(1, &[1])), Some(mask(1, &[1])));
+    scratches.add(&Judged { truth_mask, found_mask, ..judged(Class::Anomaly, 0.9, 1) });
+    write_evaluation_result(&path, &scratches.finish(), &identity()).unwrap();
+    let found: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let classes = &found["AggregatedEvaluationResults"]["Metrics"]["PixelAnomalyClassMetrics"];
+    assert_eq!((classes.as_array().unwrap().len(), &classes[0]["ClassName"]), (1, &json!("scratch")));
 
     let mut classification = Evaluator::new(0.5, &[]);
     classification.add(&judged(Class::Anomaly, 0.9, 1));

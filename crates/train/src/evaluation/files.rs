@@ -92,7 +92,12 @@ pub fn write_evaluation_result(path: &Path, evaluation: &Evaluation, model: &Mod
                 precision: image.precision,
                 recall: image.recall,
                 f1: image.f1,
-                pixel_anomaly_class_metrics: labels.iter().map(class_metrics).collect(),
+                // The guide lists the labels that the test pictures show.
+                pixel_anomaly_class_metrics: labels
+                    .iter()
+                    .filter(|label| label.images > 0)
+                    .map(class_metrics)
+                    .collect(),
             },
         },
     };

@@ -4,8 +4,11 @@
 //! serialises as the answer of `linewarden evaluate --json` and writes the guide's two files. Nothing here knows how
 //! the model works. Maps and masks are counted one picture at a time and not kept.
 
+mod curves;
 mod files;
+mod intervals;
 mod pixels;
+mod reliability;
 mod scores;
 
 use std::time::Duration;
@@ -14,9 +17,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::dataset::{Class, LabelColor, LabelPicture};
+use crate::threshold::{Costs, Rate, WhatIf, what_if};
 
+pub use curves::{precision_recall_curve, roc_curve};
 pub use files::{ModelIdentity, write_evaluation_manifest, write_evaluation_result};
+pub use intervals::{Interval, Intervals, intervals};
 pub use pixels::{PixelScores, ScoreMap, regions};
+pub use reliability::{Reliability, ReliabilityBin, reliability};
 pub use scores::{Confusion, average_precision, confusion, percentile, roc_auc};
 
 /// AUPRO is measured up to this false-positive rate: beyond it a map is of no use.
@@ -132,11 +139,44 @@ pub struct Evaluation {
     /// Detection time.
     pub time_ms: TimeMetrics,
     /// Verdicts against truths.
-    #[serde(skip)]
     pub confusion: Confusion,
+    /// Normals that were called anomalous; nothing without normals.
+    pub false_rejects: Option<Rate>,
+    /// Anomalies that were called normal; nothing without anomalies.
+    pub misses: Option<Rate>,
+    /// Where the measures over pictures lie with a confidence of 95 %; nothing unless there are normals and anomalies.
+    pub intervals: Option<Intervals>,
+    /// How far scores are probabilities; nothing without pictures.
+    pub reliability: Option<Reliability>,
+    /// Whether the largest label is the right one; nothing unless labels are measured and there are several.
+    pub type_accuracy: Option<TypeAccuracy>,
     /// Each picture's verdict, in the order of the data set.
     #[serde(skip)]
     pub verdicts: Vec<Verdict>,
+}
+
+/// Of the anomalies that were found and whose masks show labels: how many have the right label.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TypeAccuracy {
+    /// Anomalies that were found.
+    pub found: usize,
+    /// Those of them whose largest label found is the largest label of their mask.
+    pub right: usize,
+    /// Their share; nothing if none was found.
+    pub accuracy: Option<f64>,
+}
+
+impl Evaluation {
+    /// The score of every picture, and whether it is anomalous.
+    pub fn scores(&self) -> (Vec<f64>, Vec<bool>) {
+        self.verdicts.iter().map(|verdict| (verdict.score, verdict.truth == Class::Anomaly)).unzip()
+    }
+
+    /// What other thresholds would have done to these pictures: at most `rows`, beside the model's own and `others`.
+    pub fn what_if(&self, others: &[f64], costs: Option<&Costs>, rows: usize) -> Vec<WhatIf> {
+        let (scores, truths) = self.scores();
+        what_if(&scores, &truths, self.threshold, others, costs, rows)
+    }
 }
 
 /// Collects what the model says, picture by picture.
@@ -150,6 +190,8 @@ pub struct Evaluator {
     pixels: Option<PixelScores>,
     has_truth_masks: bool,
     has_found_masks: bool,
+    /// Anomalies that were found, and those of them with the right label.
+    types: (usize, usize),
 }
 
 /// Counts of one label.
@@ -176,6 +218,7 @@ impl Evaluator {
             pixels: None,
             has_truth_masks: false,
             has_found_masks: false,
+            types: (0, 0),
         }
     }
 
@@ -198,8 +241,8 @@ impl Evaluator {
 
     /// The measures over all pictures so far.
     pub fn finish(self) -> Evaluation {
-        let scores: Vec<f64> = self.verdicts.iter().map(|verdict| verdict.score).collect();
-        let truths: Vec<bool> = self.verdicts.iter().map(|verdict| verdict.truth == Class::Anomaly).collect();
+        let truth = |verdict: &Verdict| (verdict.score, verdict.truth == Class::Anomaly);
+        let (scores, truths): (Vec<f64>, Vec<bool>) = self.verdicts.iter().map(truth).unzip();
         let confusion = confusion(&scores, &truths, self.threshold);
         let image = ImageMetrics {
             roc_auc: roc_auc(&scores, &truths),
@@ -214,6 +257,8 @@ impl Evaluator {
             .map(|pixels| PixelMetrics { roc_auc: pixels.roc_auc(), aupro: pixels.aupro(AUPRO_FALSE_POSITIVES) });
         let measures_labels = self.has_truth_masks && self.has_found_masks;
         let labels = if measures_labels { self.labels.iter().map(LabelCounts::metrics).collect() } else { Vec::new() };
+        let (found, right) = self.types;
+        let type_accuracy = TypeAccuracy { found, right, accuracy: scores::share(right as u64, found as u64) };
         Evaluation {
             images: self.verdicts.len(),
             threshold: self.threshold,
@@ -221,6 +266,11 @@ impl Evaluator {
             pixel,
             labels,
             time_ms: time_metrics(&self.times_ms),
+            false_rejects: rate(confusion.false_positives, confusion.true_negatives),
+            misses: rate(confusion.false_negatives, confusion.true_positives),
+            intervals: intervals(&scores, &truths, self.threshold),
+            reliability: reliability(&scores, &truths),
+            type_accuracy: (measures_labels && self.labels.len() > 1).then_some(type_accuracy),
             confusion,
             verdicts: self.verdicts,
         }
@@ -250,7 +300,29 @@ impl Evaluator {
         for (index, label) in self.labels.iter_mut().enumerate() {
             label.add(index + 1, &overlaps);
         }
+        self.count_type(judged, &overlaps);
     }
+
+    /// An anomaly that was found, but nowhere, has the wrong label.
+    fn count_type(&mut self, judged: &Judged, overlaps: &[[u64; 256]]) {
+        let pixels_of = |number: usize| overlaps[number].iter().sum::<u64>();
+        let Some(true_label) = largest(pixels_of) else { return };
+        if judged.score >= self.threshold {
+            let found_label = largest(|number| overlaps.iter().map(|row| row[number]).sum());
+            self.types.0 += 1;
+            self.types.1 += usize::from(found_label == Some(true_label));
+        }
+    }
+}
+
+/// The label with most pixels, the first of equals; nothing if none has any.
+fn largest(pixels_of: impl Fn(usize) -> u64) -> Option<usize> {
+    let counted = (1..256).map(|number| (pixels_of(number), number)).filter(|&(pixels, _)| pixels > 0);
+    counted.max_by_key(|&(pixels, number)| (pixels, usize::MAX - number)).map(|(_, number)| number)
+}
+
+fn rate(wrong: u64, right: u64) -> Option<Rate> {
+    Rate::new(wrong as usize, (wrong + right) as usize)
 }
 
 /// How many pixels have each true label (row) and found label (column).

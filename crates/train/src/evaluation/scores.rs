@@ -1,7 +1,9 @@
 //! Measures over scores and truths, one pair a picture.
 
+use serde::Serialize;
+
 /// Verdicts against truths.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Confusion {
     /// Anomalies that were found.
     pub true_positives: u64,
