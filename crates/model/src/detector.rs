@@ -11,9 +11,11 @@ use ort::value::TensorRef;
 use crate::device::{Device, DeviceChoice, DeviceRequest};
 use crate::error::ModelError;
 use crate::frame::FrameView;
+use crate::framing::{Framer, Placement};
 use crate::map::{AnomalyMap, LabelMask};
-use crate::package::{INPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT};
+use crate::package::{INPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT, Size};
 use crate::preprocess::Preprocessor;
+use crate::register::Pose;
 use crate::runtime;
 
 /// How far a golden score may be from its promise.
@@ -21,6 +23,12 @@ const GOLDEN_TOLERANCE: f64 = 1e-3;
 
 /// Label areas are counted on the map enlarged by this factor, whose cells follow a contour closely enough.
 const MASK_SCALE: usize = 4;
+/// Maps of many tiles are fine enough without: no side of a mask grows beyond this.
+const MASK_SIDE: usize = 1024;
+
+/// Views that go through the graph together where that is faster. One thread gains nothing; two gain a fifth with four
+/// pictures and no more with eight, while memory grows with each.
+const VIEWS_AT_ONCE: usize = 4;
 
 const BACKGROUND_COLOR: &str = "#FFFFFF";
 
@@ -78,6 +86,8 @@ pub struct Detection {
     pub result: FrameResult,
     /// Where the anomalies are, over the scored region.
     pub map: AnomalyMap,
+    /// How the part lies, where the model registers its pictures.
+    pub pose: Option<Pose>,
     /// How long it took.
     pub times: StageTimes,
     mask: Option<LabelMask>,
@@ -98,8 +108,34 @@ pub struct Detector {
     choice: DeviceChoice,
     sizes: SizePolicy,
     session: Session,
-    preprocessor: Preprocessor,
+    together: Together,
+    framer: Framer,
     input: Vec<u8>,
+    view: Vec<u8>,
+}
+
+/// A second session, for several views in one run.
+#[derive(Debug)]
+enum Together {
+    /// It would not be faster.
+    Never,
+    /// Nobody needed it so far; this is the graph.
+    Unopened(Vec<u8>, DetectorOptions, Device),
+    /// It takes any number of views.
+    Open(Session),
+}
+
+/// What the graph says of one view.
+struct Scored {
+    score: f64,
+    map: AnomalyMap,
+}
+
+/// A frame on its way through the graph, view by view.
+struct Work {
+    placement: Placement,
+    views: Vec<Option<Scored>>,
+    times: StageTimes,
 }
 
 impl Detector {
@@ -139,15 +175,24 @@ impl Detector {
 
     fn on_device(package: &Package, options: &DetectorOptions, device: Device) -> Result<Self, ModelError> {
         let info = package.info();
-        let session = open_session(package, options, device)?;
+        let framer = package.framer()?;
+        let session =
+            open_session(package.onnx(), Some(1), info, options, device).map_err(|error| of_package(error, package))?;
+        let together = if options.threads > 1 || device != Device::Cpu {
+            Together::Unopened(package.onnx().to_vec(), options.clone(), device)
+        } else {
+            Together::Never
+        };
         let mut detector = Self {
             info: Arc::new(info.clone()),
             model_ref: info.model_ref(),
             choice: DeviceChoice { device, passed_over: Vec::new() },
             sizes: options.sizes,
             session,
-            preprocessor: Preprocessor::new(info.input_size.width_px, info.input_size.height_px),
+            together,
+            framer,
             input: Vec::new(),
+            view: Vec::new(),
         };
         detector.check_golden(package)?;
         Ok(detector)
@@ -190,48 +235,160 @@ impl Detector {
     /// # Errors
     /// When pre-processing or ONNX Runtime fails.
     pub fn detect(&mut self, frame: &FrameView<'_>) -> Result<Detection, ModelError> {
-        let start = Instant::now();
-        let mut input = std::mem::take(&mut self.input);
-        let scaled = self.preprocessor.run(frame, &mut input);
-        let preprocessed = Instant::now();
-        let outcome = scaled.and_then(|()| self.infer(&input));
-        self.input = input;
-        let (score, map) = outcome?;
-        let inferred = Instant::now();
-        let (result, mask) = self.conclude(score, &map);
-        let times = StageTimes {
-            preprocess: preprocessed - start,
-            inference: inferred - preprocessed,
-            postprocess: inferred.elapsed(),
-        };
-        Ok(Detection { result, map, times, mask })
+        let nothing = || Err(ModelError::Inference("there was nothing to score".to_owned()));
+        self.score_all(std::iter::once(Ok(frame))).pop().unwrap_or_else(nothing)
     }
 
-    /// Runs the graph on pixels of the network's size.
-    fn infer(&mut self, rgb: &[u8]) -> Result<(f64, AnomalyMap), ModelError> {
+    /// Scores pictures of one or several cameras, together where that is faster: each has the score that it has alone,
+    /// and an error of its own.
+    pub fn detect_batch(&mut self, frames: &[FrameView<'_>]) -> Vec<Result<Detection, ModelError>> {
+        let checked: Vec<Result<&FrameView<'_>, ModelError>> = frames
+            .iter()
+            .map(|frame| self.check_size(frame.crop().width_px, frame.crop().height_px).map(|()| frame))
+            .collect();
+        self.score_all(checked.into_iter())
+    }
+
+    /// The score of one view alone: a picture as it was cut for the network.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
+    pub fn score_view(&mut self, view: &FrameView<'_>) -> Result<f64, ModelError> {
+        let Size { width_px, height_px } = self.info.input_size;
+        let mut input = std::mem::take(&mut self.input);
+        let scaled = Preprocessor::new(width_px, height_px).run(view, &mut input);
+        let outcome = scaled.and_then(|()| self.infer(&input, 1));
+        self.input = input;
+        let nothing = || Err(ModelError::Inference("the graph gave no score".to_owned()));
+        Ok(outcome?.pop().unwrap_or_else(nothing)?.score)
+    }
+
+    fn score_all<'a, 'b: 'a>(
+        &mut self,
+        frames: impl ExactSizeIterator<Item = Result<&'a FrameView<'b>, ModelError>>,
+    ) -> Vec<Result<Detection, ModelError>> {
+        let views = self.framer.views();
+        let at_once = match &self.together {
+            Together::Never => 1,
+            _ => VIEWS_AT_ONCE.min(views * frames.len()),
+        };
+        let mut works: Vec<Result<Work, ModelError>> = Vec::with_capacity(frames.len());
+        let mut waiting: Vec<(usize, usize)> = Vec::with_capacity(at_once);
+        for (index, frame) in frames.enumerate() {
+            let start = Instant::now();
+            let placed = frame.and_then(|frame| Ok((frame, self.framer.place(frame)?)));
+            let (frame, placement) = match placed {
+                Ok(placed) => placed,
+                Err(error) => {
+                    works.push(Err(error));
+                    continue;
+                }
+            };
+            let times = StageTimes { preprocess: start.elapsed(), ..StageTimes::default() };
+            works.push(Ok(Work { placement, views: (0..views).map(|_| None).collect(), times }));
+            for view in 0..views {
+                if self.framer.is_blind(view) {
+                    continue;
+                }
+                let start = Instant::now();
+                if let Err(error) = self.cut(frame, view, waiting.is_empty()) {
+                    works[index] = Err(error);
+                    break;
+                }
+                if let Ok(work) = &mut works[index] {
+                    work.times.preprocess += start.elapsed();
+                }
+                waiting.push((index, view));
+                if waiting.len() >= at_once {
+                    self.run_waiting(&mut waiting, &mut works);
+                }
+            }
+        }
+        self.run_waiting(&mut waiting, &mut works);
+        works.into_iter().map(|work| Ok(self.finish(work?))).collect()
+    }
+
+    /// Adds the pixels of one view to those that wait.
+    fn cut(&mut self, frame: &FrameView<'_>, view: usize, is_first: bool) -> Result<(), ModelError> {
+        if is_first {
+            return self.framer.cut(frame, view, &mut self.input);
+        }
+        self.framer.cut(frame, view, &mut self.view)?;
+        self.input.extend_from_slice(&self.view);
+        Ok(())
+    }
+
+    /// Runs the graph on the views that wait, and gives each frame its part.
+    fn run_waiting(&mut self, waiting: &mut Vec<(usize, usize)>, works: &mut [Result<Work, ModelError>]) {
+        if waiting.is_empty() {
+            return;
+        }
+        let start = Instant::now();
+        let input = std::mem::take(&mut self.input);
+        let outcome = self.infer(&input, waiting.len());
+        self.input = input;
+        let share = start.elapsed() / waiting.len() as u32;
+        let outcomes = outcome.unwrap_or_else(|error| {
+            let reason = error.to_string();
+            waiting.iter().map(|_| Err(ModelError::Inference(reason.clone()))).collect()
+        });
+        for ((frame, view), outcome) in waiting.drain(..).zip(outcomes) {
+            match (&mut works[frame], outcome) {
+                (Ok(work), Ok(scored)) => {
+                    work.times.inference += share;
+                    work.views[view] = Some(scored);
+                }
+                (Ok(_), Err(error)) => works[frame] = Err(error),
+                (Err(_), _) => {}
+            }
+        }
+    }
+
+    /// Runs the graph on so many views of the network's size, which lie one after the other.
+    fn infer(&mut self, rgb: &[u8], views: usize) -> Result<Vec<Result<Scored, ModelError>>, ModelError> {
         let failed = |error: ort::Error| ModelError::Inference(error.to_string());
         let size = self.info.input_size;
-        let shape = [1, size.height_px as usize, size.width_px as usize, 3];
+        let shape = [views, size.height_px as usize, size.width_px as usize, 3];
         let input = TensorRef::from_array_view((shape, rgb)).map_err(failed)?;
-        let outputs = self.session.run(ort::inputs![INPUT => input]).map_err(failed)?;
-        let (_, score) = outputs[SCORE_OUTPUT].try_extract_tensor::<f32>().map_err(failed)?;
+        let session = if views == 1 { &mut self.session } else { self.together.open(&self.info)? };
+        let outputs = session.run(ort::inputs![INPUT => input]).map_err(failed)?;
+        let (_, scores) = outputs[SCORE_OUTPUT].try_extract_tensor::<f32>().map_err(failed)?;
         let (shape, values) = outputs[MAP_OUTPUT].try_extract_tensor::<f32>().map_err(failed)?;
-        let &score = score.first().ok_or_else(|| ModelError::Inference("the graph gave no score".to_owned()))?;
-        if !score.is_finite() {
-            return Err(ModelError::Inference(format!("the graph gave the score {score}")));
-        }
         let &[_, height, width] = &shape[..] else {
             return Err(ModelError::Inference(format!("`{MAP_OUTPUT}` has shape {shape:?}, not [N, h, w]")));
         };
-        let map = AnomalyMap { width: width as usize, height: height as usize, values: values.to_vec() };
-        Ok((f64::from(score), map))
+        let (width, height) = (width as usize, height as usize);
+        if scores.len() != views || width * height == 0 {
+            return Err(ModelError::Inference(format!("the graph gave {} scores for {views} views", scores.len())));
+        }
+        let maps = values.chunks_exact(width * height);
+        let scored = scores.iter().zip(maps).map(|(&score, values)| {
+            if !score.is_finite() {
+                return Err(ModelError::Inference(format!("the graph gave the score {score}")));
+            }
+            Ok(Scored { score: f64::from(score), map: AnomalyMap { width, height, values: values.to_vec() } })
+        });
+        Ok(scored.collect())
+    }
+
+    /// The answer for a frame all of whose views have been scored: its score is the highest of theirs.
+    fn finish(&mut self, work: Work) -> Detection {
+        let start = Instant::now();
+        let Work { placement, views, mut times } = work;
+        let score = views.iter().flatten().map(|scored| scored.score).fold(0.0, f64::max);
+        let maps = views.into_iter().map(|scored| scored.map(|scored| scored.map)).collect();
+        let map = self.framer.merge(maps, &placement);
+        let (result, mask) = self.conclude(score, &map);
+        times.postprocess += start.elapsed();
+        Detection { result, map, pose: placement.pose, times, mask }
     }
 
     /// From score and map to the answer, and to the mask of an anomalous picture.
     fn conclude(&self, score: f64, map: &AnomalyMap) -> (FrameResult, Option<LabelMask>) {
         let threshold = self.info.threshold;
         let is_anomalous = score >= threshold;
-        let mask = is_anomalous.then(|| map.resized(map.width * MASK_SCALE, map.height * MASK_SCALE).mask());
+        let scale = (MASK_SIDE / map.width.max(map.height).max(1)).clamp(1, MASK_SCALE);
+        let mask = is_anomalous.then(|| map.resized(map.width * scale, map.height * scale).mask());
         let anomalies = match self.info.model_type {
             ModelType::Classification => Vec::new(),
             ModelType::Segmentation => self.anomalies(mask.as_ref()),
@@ -265,7 +422,7 @@ impl Detector {
                 .map_err(|error| broken(format!("cannot read `golden/{}`: {error}", golden.file)))?
                 .into_rgb8();
             let view = FrameView::rgb(picture.width(), picture.height(), &picture)?;
-            let got = self.detect(&view)?.result.anomaly_score;
+            let got = if golden.is_view { self.score_view(&view)? } else { self.detect(&view)?.result.anomaly_score };
             if (got - golden.anomaly_score).abs() > GOLDEN_TOLERANCE {
                 return Err(ModelError::Golden {
                     path: package.path().to_owned(),
@@ -280,21 +437,48 @@ impl Detector {
     }
 }
 
-fn open_session(package: &Package, options: &DetectorOptions, device: Device) -> Result<Session, ModelError> {
-    let size = package.info().input_size;
-    let broken = |error: String| ModelError::Package { path: package.path().to_owned(), reason: error };
-    // The graph takes any size and number of pictures; here both are known, which lets the optimiser plan memory.
-    let known = [("batch", 1), ("height", size.height_px), ("width", size.width_px)];
+impl Together {
+    fn open(&mut self, info: &ModelInfo) -> Result<&mut Session, ModelError> {
+        if let Self::Unopened(onnx, options, device) = self {
+            *self = Self::Open(open_session(onnx, None, info, options, *device)?);
+        }
+        match self {
+            Self::Open(session) => Ok(session),
+            _ => Err(ModelError::Inference("views are run one by one here".to_owned())),
+        }
+    }
+}
+
+fn of_package(error: ModelError, package: &Package) -> ModelError {
+    match error {
+        ModelError::Inference(reason) => ModelError::Package { path: package.path().to_owned(), reason },
+        other => other,
+    }
+}
+
+/// The graph takes any size and number of pictures; here the size is known, and often the number, which lets the
+/// optimiser plan memory.
+fn open_session(
+    onnx: &[u8],
+    batch: Option<u32>,
+    info: &ModelInfo,
+    options: &DetectorOptions,
+    device: Device,
+) -> Result<Session, ModelError> {
+    let size = info.input_size;
+    let known = [("batch", batch), ("height", Some(size.height_px)), ("width", Some(size.width_px))];
     let mut builder = runtime::session_builder(options.threads)?;
     for (dimension, length) in known {
-        builder =
-            builder.with_dimension_override(dimension, i64::from(length)).map_err(|error| broken(error.to_string()))?;
+        let Some(length) = length else { continue };
+        builder = builder
+            .with_dimension_override(dimension, i64::from(length))
+            .map_err(|error| ModelError::Inference(error.to_string()))?;
     }
     builder = device
         .register(builder, options.device_id, options.threads)
         .map_err(|reason| ModelError::Device { device, reason })?;
-    builder.commit_from_memory(package.onnx()).map_err(|error| match device {
-        Device::Cpu => broken(format!("ONNX Runtime refuses `model.onnx`: {error}")),
+    builder.commit_from_memory(onnx).map_err(|error| match device {
+        Device::Cpu => ModelError::Inference(format!("ONNX Runtime refuses `model.onnx`: {error}")),
         other => ModelError::Device { device: other, reason: error.to_string() },
     })
 }

@@ -2,6 +2,8 @@
 //!
 //! [`FrameView::new`] checks the planes once; after that no reader can meet a row that is not there.
 
+use serde::{Deserialize, Serialize};
+
 /// How pixels lie in memory. Names and layouts are GStreamer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
@@ -47,7 +49,8 @@ pub struct YuvColor {
 }
 
 /// A rectangle in pixels of the picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rect {
     /// Left edge.
     pub x: u32,

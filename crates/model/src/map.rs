@@ -39,6 +39,23 @@ impl AnomalyMap {
         Self { width, height, values }
     }
 
+    /// The value at a place between cells, counted from the middle of the first one; beyond the edge the edge's.
+    pub(crate) fn between(&self, x: f32, y: f32) -> f32 {
+        let place = |position: f32, length: usize| {
+            let last = length.saturating_sub(1);
+            let position = position.clamp(0.0, last as f32);
+            let first = position as usize;
+            (first, (first + 1).min(last), position - first as f32)
+        };
+        let ((left, right, across), (top, bottom, down)) = (place(x, self.width), place(y, self.height));
+        let along = |row: usize| {
+            let row = &self.values[row * self.width..];
+            row[left] + (row[right] - row[left]) * across
+        };
+        let (upper, lower) = (along(top), along(bottom));
+        upper + (lower - upper) * down
+    }
+
     /// The cells from 0.5 on as label 1.
     pub fn mask(&self) -> LabelMask {
         let labels = self.values.iter().map(|&value| u8::from(value >= 0.5)).collect();

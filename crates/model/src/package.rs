@@ -1,7 +1,8 @@
 //! A model package: a folder, or a `.tar` of it, with everything that detection needs.
 //!
 //! `model.onnx` (input `image`: RGB888 `uint8 [N, H, W, 3]`; outputs `anomaly_score` `float [N]` and `anomaly_map`
-//! `float [N, h, w]`), `model.json` ([`ModelInfo`]) and `golden/` (pictures with the scores they must get).
+//! `float [N, h, w]`), `model.json` ([`ModelInfo`]), `golden/` (pictures with the scores they must get), and the pictures
+//! that [`Framing`] names.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::ModelError;
+use crate::framing::{Framer, Framing, FramingFiles, PackageFile};
 
 /// The schema of `model.json` that this version writes and reads.
 pub const SCHEMA: u32 = 1;
@@ -110,6 +112,10 @@ pub struct ModelInfo {
     pub image_size: Size,
     /// Size to which pictures are brought before the network sees them.
     pub input_size: Size,
+    /// Which part of a picture counts and how it is cut, unless pictures are looked at whole. What is cut is brought to
+    /// `input_size`, view by view: `model.onnx` on its own scores one view.
+    #[serde(default, skip_serializing_if = "Framing::is_whole")]
+    pub framing: Framing,
     /// Labels, for segmentation models.
     pub labels: Vec<Label>,
     /// Scores from here on are anomalous.
@@ -138,6 +144,9 @@ pub struct Golden {
     pub file: String,
     /// The calibrated score.
     pub anomaly_score: f64,
+    /// Whether it is one view as the network sees it, not a picture that is still to be cut.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_view: bool,
 }
 
 /// A package that has been read, but not run.
@@ -147,6 +156,7 @@ pub struct Package {
     info: ModelInfo,
     onnx: Vec<u8>,
     golden: Vec<(Golden, Vec<u8>)>,
+    framing_files: FramingFiles,
 }
 
 impl ModelInfo {
@@ -181,12 +191,19 @@ impl Package {
             Ok((entry, picture))
         });
         let golden = golden.collect::<Result<Vec<_>, String>>().map_err(&failed)?;
-        Ok(Self { path: path.to_owned(), info, onnx, golden })
+        let framing_files = read_framing_files(&files, &info.framing).map_err(&failed)?;
+        Ok(Self { path: path.to_owned(), info, onnx, golden, framing_files })
     }
 
     /// A package that has just been trained. Without golden pictures it can be run, but not read back once written.
     pub fn from_parts(path: PathBuf, info: ModelInfo, onnx: Vec<u8>, golden: Vec<(Golden, Vec<u8>)>) -> Self {
-        Self { path, info, onnx, golden }
+        Self { path, info, onnx, golden, framing_files: FramingFiles::default() }
+    }
+
+    /// The same with the files that its framing names.
+    #[must_use]
+    pub fn with_framing_files(self, framing_files: FramingFiles) -> Self {
+        Self { framing_files, ..self }
     }
 
     /// Says what training measured.
@@ -203,6 +220,9 @@ impl Package {
         std::fs::create_dir_all(&golden_folder)?;
         std::fs::write(folder.join("model.onnx"), &self.onnx)?;
         std::fs::write(folder.join("model.json"), json(&self.info)?)?;
+        for (named, content) in framing_files(&self.info.framing, &self.framing_files) {
+            std::fs::write(folder.join(&named.file), content)?;
+        }
         for (golden, picture) in &self.golden {
             std::fs::write(golden_folder.join(&golden.file), picture)?;
         }
@@ -223,6 +243,15 @@ impl Package {
     /// The graph.
     pub fn onnx(&self) -> &[u8] {
         &self.onnx
+    }
+
+    /// What goes from frames to the network's pixels and back, as this package has it.
+    ///
+    /// # Errors
+    /// When a file that the framing names is missing or does not fit.
+    pub fn framer(&self) -> Result<Framer, ModelError> {
+        Framer::new(self.info.image_size, self.info.input_size, &self.info.framing, &self.framing_files)
+            .map_err(|reason| ModelError::Package { path: self.path.clone(), reason })
     }
 
     /// The golden pictures (PNG) and their scores.
@@ -249,6 +278,37 @@ fn parse<T: for<'de> Deserialize<'de>>(files: &PackageFiles, name: &str) -> Resu
     serde_json::from_slice(&files.read(name)?).map_err(|error| format!("`{name}`: {error}"))
 }
 
+/// Each file that a framing names, with its content.
+fn framing_files<'a>(
+    framing: &'a Framing,
+    files: &'a FramingFiles,
+) -> impl Iterator<Item = (&'a PackageFile, &'a Vec<u8>)> {
+    let ignore = framing.ignore.as_ref().zip(files.ignore.as_ref());
+    let reference = framing.registration.as_ref().map(|registration| &registration.reference);
+    ignore.into_iter().chain(reference.zip(files.reference.as_ref()))
+}
+
+fn read_framing_files(files: &PackageFiles, framing: &Framing) -> Result<FramingFiles, String> {
+    let read = |named: &PackageFile| {
+        // A name is a name: no other file of the machine becomes part of a package.
+        if named.file.contains(['/', '\\']) || named.file.starts_with('.') {
+            return Err(format!("`model.json`: `framing`: `{}` is no name of a file within the package", named.file));
+        }
+        let content = files.read(&named.file)?;
+        let found = sha256_hex(&content);
+        let promised = &named.sha256;
+        if found == *promised {
+            Ok(content)
+        } else {
+            Err(format!("`{}` has SHA-256 {found}, but `model.json` says {promised}", named.file))
+        }
+    };
+    Ok(FramingFiles {
+        ignore: framing.ignore.as_ref().map(read).transpose()?,
+        reference: framing.registration.as_ref().map(|registration| read(&registration.reference)).transpose()?,
+    })
+}
+
 fn check_info(info: &ModelInfo) -> Result<(), String> {
     if info.schema != SCHEMA {
         return Err(format!("`model.json` has schema {}, this version reads schema {SCHEMA}", info.schema));
@@ -260,6 +320,7 @@ fn check_info(info: &ModelInfo) -> Result<(), String> {
     if !(32..=4096).contains(&width_px) || !(32..=4096).contains(&height_px) {
         return Err(format!("`model.json`: `input_size` must be 32 to 4096 pixels, got {width_px}x{height_px}"));
     }
+    info.framing.check(info.image_size).map_err(|reason| format!("`model.json`: `framing`: {reason}"))?;
     if info.labels.len() > usize::from(u8::MAX) {
         return Err(format!("`model.json`: at most 255 labels are allowed, got {}", info.labels.len()));
     }

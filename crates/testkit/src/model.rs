@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use linewarden_model::Label;
 use linewarden_model::package::{
     BackboneInfo, Calibration, DatasetInfo, Golden, INPUT, MAP_OUTPUT, ModelInfo, ModelType, SCHEMA, SCORE_OUTPUT,
     Size, sha256_hex,
 };
+use linewarden_model::{Framing, Label};
 use linewarden_train::onnx::{Attr, Dim, ElementType, GraphBuilder};
 
 /// How steeply the score rises with brightness: 0.12 for black, 0.5 for middle grey, 0.88 for white.
@@ -40,7 +40,8 @@ pub fn brightness_package(dir: &Path, width_px: u32, height_px: u32, model_type:
         image::Rgb([(x * 255 / width_px) as u8, (y * 255 / height_px) as u8, 90])
     });
     picture.save(golden_dir.join("gradient.png")).context("cannot write the golden picture")?;
-    let golden = [Golden { file: "gradient.png".to_owned(), anomaly_score: brightness_score(&picture) }];
+    let golden =
+        [Golden { file: "gradient.png".to_owned(), anomaly_score: brightness_score(&picture), is_view: false }];
     let onnx = brightness_graph();
     let info = model_info(Size { width_px, height_px }, model_type, sha256_hex(&onnx));
     std::fs::write(golden_dir.join("golden.json"), serde_json::to_vec_pretty(&golden)?)?;
@@ -99,6 +100,7 @@ fn model_info(size: Size, model_type: ModelType, onnx_sha256: String) -> ModelIn
         algorithm: "brightness".to_owned(),
         image_size: size,
         input_size: size,
+        framing: Framing::default(),
         labels,
         threshold: 0.5,
         calibration: Calibration { tau: 0.5, median_ln: -1.0, pixel_tau: 0.5, pixel_median_ln: -1.0, held_out: 1 },

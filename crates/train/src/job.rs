@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use linewarden_model::overlay::mask_of;
 use linewarden_model::package::{DatasetInfo, Package, Size};
 use linewarden_model::{
-    Detection, Detector, DetectorOptions, Device, DeviceRequest, Label, LabelMask, ModelError, ModelInfo, ModelType,
-    SizePolicy,
+    Detection, Detector, DetectorOptions, Device, DeviceRequest, Framing, FramingFiles, Label, LabelMask, ModelError,
+    ModelInfo, ModelType, SizePolicy,
 };
 use serde_json::json;
 
@@ -242,6 +242,8 @@ fn describe(
         model_type,
         labels: if model_type == ModelType::Segmentation { vec![label] } else { Vec::new() },
         image_size: Size { width_px: side(width), height_px: side(height) },
+        framing: Framing::default(),
+        framing_files: FramingFiles::default(),
         dataset: DatasetInfo {
             name: dataset.name.clone(),
             sha256: dataset.sha256()?,

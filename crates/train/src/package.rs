@@ -7,8 +7,8 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
 use linewarden_model::package::{BackboneInfo, DatasetInfo, Golden, Package, SCHEMA, Size, sha256_hex};
 use linewarden_model::{
-    Detector, DetectorOptions, Device, DeviceRequest, FrameView, Label, ModelError, ModelInfo, ModelType, Preprocessor,
-    SizePolicy,
+    Detector, DetectorOptions, Device, DeviceRequest, FrameView, Framer, Framing, FramingFiles, Label, ModelError,
+    ModelInfo, ModelType, Preprocessor, SizePolicy,
 };
 
 use crate::backbone::{Backbone, BackboneError};
@@ -30,6 +30,10 @@ pub struct Description {
     pub labels: Vec<Label>,
     /// Size of the training pictures.
     pub image_size: Size,
+    /// Which part of a picture counts, and how it is cut.
+    pub framing: Framing,
+    /// The files that the framing names.
+    pub framing_files: FramingFiles,
     /// The training pictures.
     pub dataset: DatasetInfo,
     /// Seed of everything random.
@@ -93,6 +97,7 @@ pub fn build(
         algorithm: "memory_bank".to_owned(),
         image_size: description.image_size,
         input_size: Size { width_px: INPUT_SIZE_PX, height_px: INPUT_SIZE_PX },
+        framing: description.framing,
         labels: description.labels,
         threshold: 0.5,
         calibration: fitted.calibration,
@@ -107,9 +112,12 @@ pub fn build(
         metrics: serde_json::Map::new(),
         time: description.time,
     };
-    let unproven = Package::from_parts(PathBuf::from("new model"), info.clone(), onnx.clone(), Vec::new());
-    let golden = golden(&unproven, golden_pictures)?;
-    Ok(Package::from_parts(PathBuf::from("new model"), info, onnx, golden))
+    let package = |golden| {
+        Package::from_parts(PathBuf::from("new model"), info.clone(), onnx.clone(), golden)
+            .with_framing_files(description.framing_files.clone())
+    };
+    let golden = golden(&package(Vec::new()), golden_pictures)?;
+    Ok(package(golden))
 }
 
 /// Writes the package and what `beside` adds to its folder, and only then puts it where it was asked for. A package that lies there
@@ -168,24 +176,45 @@ fn golden(unproven: &Package, pictures: &[&Path]) -> Result<Vec<(Golden, Vec<u8>
     let options =
         DetectorOptions { device: DeviceRequest::Only(Device::Cpu), sizes: SizePolicy::Scale, ..Default::default() };
     let mut detector = Detector::from_package(unproven, &options)?;
-    let mut preprocessor = Preprocessor::new(INPUT_SIZE_PX, INPUT_SIZE_PX);
+    let mut framer = unproven.framer()?;
+    let is_view = !unproven.info().framing.is_whole();
     let mut inputs = Vec::new();
     for path in pictures {
-        let picture = Picture::read(path)?;
-        let mut rgb = Vec::new();
-        preprocessor.run(&picture_view(&picture)?, &mut rgb)?;
-        inputs.push(rgb);
+        inputs.push((most_telling_view(&Picture::read(path)?, &mut framer, &mut detector)?, is_view));
     }
-    if let Some(first) = inputs.first() {
-        inputs.push(painted_over(first));
+    if let Some((first, _)) = inputs.first() {
+        inputs.push((painted_over(first), is_view));
+    }
+    if is_view && let Some(path) = pictures.first() {
+        // How pictures are cut is proved too, on a small one.
+        let mut rgb = Vec::new();
+        Preprocessor::new(INPUT_SIZE_PX, INPUT_SIZE_PX).run(&picture_view(&Picture::read(path)?)?, &mut rgb)?;
+        inputs.push((rgb, false));
     }
     let mut golden = Vec::new();
-    for (number, rgb) in inputs.iter().enumerate() {
+    for (number, (rgb, is_view)) in inputs.iter().enumerate() {
         let view = FrameView::rgb(INPUT_SIZE_PX, INPUT_SIZE_PX, rgb).map_err(ModelError::from)?;
-        let anomaly_score = detector.detect(&view)?.result.anomaly_score;
-        golden.push((Golden { file: format!("{number}.png"), anomaly_score }, encode(rgb)?));
+        let anomaly_score =
+            if *is_view { detector.score_view(&view)? } else { detector.detect(&view)?.result.anomaly_score };
+        golden.push((Golden { file: format!("{number}.png"), anomaly_score, is_view: *is_view }, encode(rgb)?));
     }
     Ok(golden)
+}
+
+/// The network's pixels of the view that makes the picture's score.
+fn most_telling_view(picture: &Picture, framer: &mut Framer, detector: &mut Detector) -> Result<Vec<u8>, ModelError> {
+    let frame = picture_view(picture)?;
+    framer.place(&frame)?;
+    let mut best = (f64::NEG_INFINITY, Vec::new());
+    for view in (0..framer.views()).filter(|&view| !framer.is_blind(view)).collect::<Vec<_>>() {
+        let mut rgb = Vec::new();
+        framer.cut(&frame, view, &mut rgb)?;
+        let score = detector.score_view(&FrameView::rgb(INPUT_SIZE_PX, INPUT_SIZE_PX, &rgb)?)?;
+        if score > best.0 {
+            best = (score, rgb);
+        }
+    }
+    Ok(best.1)
 }
 
 /// The picture with a striped square in its middle, a defect that no camera line shows.
