@@ -4,8 +4,6 @@
 //!
 //! A [`FrameView`] comes in, a [`Detection`] goes out. This crate knows nothing of GStreamer, MQTT or configuration.
 
-#![forbid(unsafe_code)]
-
 mod detector;
 mod device;
 mod error;
@@ -17,6 +15,7 @@ pub mod package;
 mod preprocess;
 mod register;
 pub mod runtime;
+mod scale;
 mod tiles;
 
 pub use detector::{Detection, Detector, DetectorOptions, SizePolicy, StageTimes};

@@ -1,51 +1,62 @@
 //! From a camera's frame to the pixels that the network sees, and only those.
 //!
 //! Every format is scaled in its own planes first and converted to RGB afterwards, at the network's small size: a
-//! 1280x720 I420 frame never becomes a 1280x720 RGB frame.
-
-use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3, U8x4};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+//! 1280x720 I420 frame never becomes a 1280x720 RGB frame. [`crate::scale`] works in bands of rows that stay in the
+//! processor's nearest caches, which inference has emptied of everything else.
 
 use crate::error::ModelError;
 use crate::frame::{FrameView, PixelFormat, Plane, Rect, YuvColor, YuvMatrix};
+use crate::scale::{Band, Channel, LANES, Rows, Span, Taps, unweave};
 
-/// Scales and converts frames to one size of RGB888. Keeps its buffers between frames.
+/// Scales and converts frames to one size of RGB888. Keeps its buffers and weights between frames.
 #[derive(Debug)]
 pub struct Preprocessor {
     width_px: u32,
     height_px: u32,
-    resizer: Resizer,
-    rows: Vec<u8>,
-    scaled: [Vec<u8>; 3],
-    low: LowRows,
-    woven: Vec<u8>,
+    geometry: Option<(Geometry, Weights)>,
+    scratch: Scratch,
 }
 
-/// A plane's rows scaled to the network's number of rows, and to a whole number of quads; columns are as they were.
+/// What the weights depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Geometry {
+    width_px: u32,
+    height_px: u32,
+    crop: Rect,
+}
+
+/// Weights for planes of full size and for those of subsampled chroma.
+#[derive(Debug)]
+struct Weights {
+    full: Axes,
+    half: Axes,
+}
+
+#[derive(Debug)]
+struct Axes {
+    across: Taps,
+    down: Taps,
+    /// Samples of a row that are needed: from the first to before the second.
+    columns: (usize, usize),
+}
+
 #[derive(Debug, Default)]
-struct LowRows {
-    bytes: Vec<u8>,
-    row_bytes: usize,
-    /// Where in the plane's rows these begin.
-    from_byte: usize,
+struct Scratch {
+    band: Band,
+    /// Luma and both chromas of a band, woven.
+    yuv: [Vec<[u8; LANES]>; 3],
+    /// The band's pixels, woven, and room to part them.
+    pixels: Vec<[u8; LANES]>,
+    other: Vec<u8>,
 }
 
-/// The part of a plane that counts, in the plane's own samples; parts of a sample arise where chroma is subsampled.
-#[derive(Debug, Clone, Copy)]
-struct Region {
-    left: f64,
-    top: f64,
-    width: f64,
-    height: f64,
-}
-
-/// Where one channel lies in a plane's rows: every `step`th byte from `first` on, `width` of them.
-#[derive(Clone, Copy)]
-struct Channel {
-    first: usize,
-    step: usize,
-    width: u32,
+/// One frame on its way into the network's pixels.
+struct Job<'a> {
+    frame: &'a FrameView<'a>,
+    weights: &'a Weights,
+    width_px: usize,
+    scratch: &'a mut Scratch,
+    rgb: &'a mut [u8],
 }
 
 /// YUV to RGB as `(y - offset) * luma + ...`, in whole numbers.
@@ -63,15 +74,7 @@ struct YuvToRgb {
 impl Preprocessor {
     /// Scales to this size.
     pub fn new(width_px: u32, height_px: u32) -> Self {
-        Self {
-            width_px,
-            height_px,
-            resizer: Resizer::new(),
-            rows: Vec::new(),
-            scaled: Default::default(),
-            low: LowRows::default(),
-            woven: Vec::new(),
-        }
+        Self { width_px, height_px, geometry: None, scratch: Scratch::default() }
     }
 
     /// Scales the region that counts to the network's size and writes it as RGB888 into `rgb`.
@@ -80,273 +83,160 @@ impl Preprocessor {
     /// rounded to whole levels after each direction; the graph does the very same with whole pictures.
     ///
     /// # Errors
-    /// When the resizer refuses the region, which a checked frame does not cause.
+    /// When the network's size is nothing.
     pub fn run(&mut self, frame: &FrameView<'_>, rgb: &mut Vec<u8>) -> Result<(), ModelError> {
-        let pixels = self.width_px as usize * self.height_px as usize;
-        rgb.resize(pixels * 3, 0);
-        let planes = frame.planes();
-        let full = Region::of(frame.crop(), 1.0, 1.0);
-        let (width, height) = (frame.width_px(), frame.height_px());
-        let size = (self.width_px, self.height_px);
-        match frame.format() {
-            PixelFormat::Rgb => self.scale_into::<U8x3>(&planes[0], (width, height), full, size, rgb)?,
-            PixelFormat::Bgr => {
-                self.scale_into::<U8x3>(&planes[0], (width, height), full, size, rgb)?;
-                rgb.chunks_exact_mut(3).for_each(|pixel| pixel.swap(0, 2));
-            }
-            PixelFormat::Rgbx | PixelFormat::Bgrx => {
-                self.scale::<U8x4>(0, &planes[0], width, height, full)?;
-                pick_channels(&self.scaled[0], rgb, frame.format() == PixelFormat::Bgrx);
-            }
-            PixelFormat::Gray8 => {
-                self.scale::<U8>(0, &planes[0], width, height, full)?;
-                spread_grey(&self.scaled[0], rgb);
-            }
-            PixelFormat::I420 | PixelFormat::Nv12 | PixelFormat::Yuy2 | PixelFormat::Uyvy => {
-                self.run_yuv(frame, rgb)?
-            }
+        if self.width_px == 0 || self.height_px == 0 {
+            return Err(ModelError::Resize(format!("to {}x{} pixels", self.width_px, self.height_px)));
         }
+        rgb.resize(self.width_px as usize * self.height_px as usize * 3, 0);
+        let geometry = Geometry { width_px: frame.width_px(), height_px: frame.height_px(), crop: frame.crop() };
+        if self.geometry.as_ref().is_none_or(|(known, _)| *known != geometry) {
+            self.geometry = None;
+        }
+        let size = (self.width_px, self.height_px);
+        let (_, weights) = self.geometry.get_or_insert_with(|| (geometry, Weights::new(geometry, size)));
+        let width_px = self.width_px as usize;
+        dispatch(Job { frame, weights, width_px, scratch: &mut self.scratch, rgb });
         Ok(())
     }
+}
 
-    /// Rows first here: scaling down rows is cheap, and leaves fewer of them for the other direction.
-    fn run_yuv(&mut self, frame: &FrameView<'_>, rgb: &mut [u8]) -> Result<(), ModelError> {
-        let planes = frame.planes();
-        let (width, height) = (frame.width_px(), frame.height_px());
-        let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
-        let full = Region::of(frame.crop(), 1.0, 1.0);
-        let half = Region::of(frame.crop(), 0.5, 0.5);
-        let channel = |first, step, width| Channel { first, step, width };
-        match frame.format() {
-            PixelFormat::Yuy2 | PixelFormat::Uyvy => {
-                let (luma_at, u_at, v_at) = if frame.format() == PixelFormat::Yuy2 { (0, 1, 3) } else { (1, 0, 2) };
-                self.lower(&planes[0], 4, half_width, height, Region::of(frame.crop(), 0.5, 1.0))?;
-                self.narrow(0, channel(luma_at, 2, half_width * 2), full)?;
-                self.narrow(1, channel(u_at, 4, half_width), half)?;
-                self.narrow(2, channel(v_at, 4, half_width), half)?;
+/// Runs the job with the widest instructions that the processor has. Their results do not differ.
+fn dispatch(job: Job<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[allow(unsafe_code)]
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { run_with_avx2(job) };
+    }
+    job.run();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn run_with_avx2(job: Job<'_>) {
+    job.run();
+}
+
+impl Weights {
+    fn new(geometry: Geometry, (target_width, target_height): (u32, u32)) -> Self {
+        let Geometry { width_px, height_px, crop } = geometry;
+        let axes = |halves: u32, width: u32, height: u32| {
+            let across = Span { start_halves: crop.x * halves, length_halves: crop.width_px * halves };
+            let down = Span { start_halves: crop.y * halves, length_halves: crop.height_px * halves };
+            Axes {
+                columns: across.whole_samples(width),
+                across: Taps::new(across, width, target_width),
+                down: Taps::new(down, height, target_height),
             }
-            PixelFormat::Nv12 => {
-                self.lower(&planes[0], 1, width, height, full)?;
-                self.narrow(0, channel(0, 1, width), full)?;
-                self.lower(&planes[1], 2, half_width, half_height, half)?;
-                self.narrow(1, channel(0, 2, half_width), half)?;
-                self.narrow(2, channel(1, 2, half_width), half)?;
-            }
-            _ => {
-                self.lower(&planes[0], 1, width, height, full)?;
-                self.narrow(0, channel(0, 1, width), full)?;
-                for slot in [1, 2] {
-                    self.lower(&planes[slot], 1, half_width, half_height, half)?;
-                    self.narrow(slot, channel(0, 1, half_width), half)?;
-                }
-            }
-        }
-        let [luma, u, v] = &self.scaled;
-        yuv_to_rgb(frame.color(), [luma, u, v], self.width_px as usize, rgb);
-        Ok(())
-    }
-
-    /// Scales a plane's rows, whatever their bytes mean, to the network's number of them.
-    fn lower(
-        &mut self,
-        plane: &Plane<'_>,
-        sample_bytes: u32,
-        width: u32,
-        height: u32,
-        region: Region,
-    ) -> Result<(), ModelError> {
-        let (left, _, right, _) = region.whole_samples(width, height);
-        let columns =
-            Region { left: f64::from(left * sample_bytes), width: f64::from((right - left) * sample_bytes), ..region };
-        let mut bytes = std::mem::take(&mut self.low.bytes);
-        let row_bytes = (right - left) * sample_bytes;
-        bytes.resize(row_bytes as usize * self.height_px.next_multiple_of(QUAD) as usize, 0);
-        let target = &mut bytes[..row_bytes as usize * self.height_px as usize];
-        let size = (row_bytes, self.height_px);
-        let outcome = self.scale_into::<U8>(plane, (width * sample_bytes, height), columns, size, target);
-        self.low = LowRows { bytes, row_bytes: row_bytes as usize, from_byte: (left * sample_bytes) as usize };
-        outcome
-    }
-
-    /// Scales one channel of the lowered rows to the network's width, four rows side by side as if they were the channels of
-    /// one picture, for which the resizer is fastest. The result stays woven like that.
-    fn narrow(&mut self, slot: usize, channel: Channel, region: Region) -> Result<(), ModelError> {
-        let quads = self.height_px.div_ceil(QUAD);
-        let (left, _, right, _) = region.whole_samples(channel.width, 0);
-        let width = right - left;
-        let first = left as usize * channel.step + channel.first - self.low.from_byte;
-        let mut woven = std::mem::take(&mut self.woven);
-        self.low.weave(first, channel.step, width as usize, &mut woven);
-        let mut target = std::mem::take(&mut self.scaled[slot]);
-        target.resize((self.width_px * quads * QUAD) as usize, 0);
-        let plane = Plane { data: &woven, stride_bytes: (width * QUAD) as usize };
-        let all_rows = Region { left: region.left - f64::from(left), top: 0.0, height: f64::from(quads), ..region };
-        let size = (self.width_px, quads);
-        let outcome = self.scale_into::<U8x4>(&plane, (width, quads), all_rows, size, &mut target);
-        self.woven = woven;
-        self.scaled[slot] = target;
-        outcome
-    }
-
-    /// Scales a plane into scratch buffer `slot`.
-    fn scale<P: PixelTrait>(
-        &mut self,
-        slot: usize,
-        plane: &Plane<'_>,
-        width: u32,
-        height: u32,
-        region: Region,
-    ) -> Result<(), ModelError> {
-        let mut target = std::mem::take(&mut self.scaled[slot]);
-        target.resize(self.width_px as usize * self.height_px as usize * P::size(), 0);
-        let size = (self.width_px, self.height_px);
-        let outcome = self.scale_into::<P>(plane, (width, height), region, size, &mut target);
-        self.scaled[slot] = target;
-        outcome
-    }
-
-    fn scale_into<P: PixelTrait>(
-        &mut self,
-        plane: &Plane<'_>,
-        (width, height): (u32, u32),
-        region: Region,
-        (target_width, target_height): (u32, u32),
-        target: &mut [u8],
-    ) -> Result<(), ModelError> {
-        let failed = |error: String| ModelError::Resize(error);
-        let stride_px = plane.stride_bytes / P::size();
-        let whole_bytes = plane.stride_bytes * height as usize;
-        let in_place = plane.stride_bytes.is_multiple_of(P::size()) && plane.data.len() >= whole_bytes;
-        let (data, row_px) = if in_place {
-            (&plane.data[..whole_bytes], u32::try_from(stride_px).map_err(|error| failed(error.to_string()))?)
-        } else {
-            // Rows whose padding is no whole number of pixels, or that end with the last pixel, are packed first.
-            pack_rows(plane, width as usize * P::size(), height as usize, &mut self.rows);
-            (self.rows.as_slice(), width)
         };
-        let source =
-            TypedImageRef::<P>::from_buffer(row_px, height, data).map_err(|error| failed(error.to_string()))?;
-        // The filter reaches beyond its region; the view ends where the region does, so no pixel outside is seen.
-        let (left, top, right, bottom) = region.whole_samples(width, height);
-        let view = TypedCroppedImage::new(source, left, top, right - left, bottom - top)
-            .map_err(|error| failed(error.to_string()))?;
-        let mut target = TypedImage::<P>::from_buffer(target_width, target_height, target)
-            .map_err(|error| failed(error.to_string()))?;
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-            .use_alpha(false)
-            .crop(region.left - f64::from(left), region.top - f64::from(top), region.width, region.height);
-        self.resizer.resize_typed(&view, &mut target, &options).map_err(|error| failed(error.to_string()))
+        Self { full: axes(2, width_px, height_px), half: axes(1, width_px.div_ceil(2), height_px.div_ceil(2)) }
     }
 }
 
-impl Region {
-    fn of(crop: Rect, across: f64, down: f64) -> Self {
-        Self {
-            left: f64::from(crop.x) * across,
-            top: f64::from(crop.y) * down,
-            width: f64::from(crop.width_px) * across,
-            height: f64::from(crop.height_px) * down,
+/// The rows of a plane whose samples have `sample_bytes` each.
+#[inline(always)]
+fn rows<'a>(plane: &Plane<'a>, (from, to): (usize, usize), sample_bytes: usize) -> Rows<'a> {
+    Rows {
+        data: plane.data,
+        stride_bytes: plane.stride_bytes,
+        from_byte: from * sample_bytes,
+        to_byte: to * sample_bytes,
+    }
+}
+
+impl Job<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { frame, weights, width_px, scratch, rgb } = self;
+        let row_bytes = width_px * 3;
+        scratch.pixels.resize(row_bytes, [0; LANES]);
+        scratch.other.resize(row_bytes * LANES, 0);
+        for channel in &mut scratch.yuv {
+            channel.resize(width_px, [0; LANES]);
         }
-    }
-
-    /// The samples that the region touches: left, top, right and bottom, the last two exclusive.
-    fn whole_samples(&self, width: u32, height: u32) -> (u32, u32, u32, u32) {
-        let end = |start: f64, length: f64, limit: u32| ((start + length).ceil() as u32).min(limit);
-        (self.left as u32, self.top as u32, end(self.left, self.width, width), end(self.top, self.height, height))
-    }
-}
-
-fn pack_rows(plane: &Plane<'_>, row_bytes: usize, rows: usize, packed: &mut Vec<u8>) {
-    packed.clear();
-    for row in plane.data.chunks(plane.stride_bytes).take(rows) {
-        packed.extend_from_slice(&row[..row_bytes]);
-    }
-}
-
-fn pick_channels(pixels: &[u8], rgb: &mut [u8], blue_first: bool) {
-    let (red, blue) = if blue_first { (2, 0) } else { (0, 2) };
-    for (from, to) in pixels.chunks_exact(4).zip(rgb.chunks_exact_mut(3)) {
-        to.copy_from_slice(&[from[red], from[1], from[blue]]);
-    }
-}
-
-fn spread_grey(grey: &[u8], rgb: &mut [u8]) {
-    for (&value, pixel) in grey.iter().zip(rgb.chunks_exact_mut(3)) {
-        pixel.fill(value);
-    }
-}
-
-/// Rows that are woven together.
-const QUAD: u32 = 4;
-
-impl LowRows {
-    /// One channel out of each row, byte by byte of four rows side by side.
-    fn weave(&self, first: usize, step: usize, width: usize, woven: &mut Vec<u8>) {
-        woven.resize(self.bytes.len() / self.row_bytes.max(1) * width, 0);
-        let quads = self.bytes.chunks_exact((self.row_bytes * 4).max(1));
-        for (quad, woven) in quads.zip(woven.chunks_exact_mut((width * 4).max(1))) {
-            let rows = [0, 1, 2, 3].map(|row| &quad[row * self.row_bytes + first..(row + 1) * self.row_bytes]);
-            match step {
-                1 => weave_rows::<1>(rows, woven),
-                2 => weave_rows::<2>(rows, woven),
-                _ => weave_rows::<4>(rows, woven),
-            }
-        }
-    }
-}
-
-fn weave_rows<const STEP: usize>(rows: [&[u8]; 4], woven: &mut [u8]) {
-    let (woven, _) = woven.as_chunks_mut::<4>();
-    // Of equal length, so that the loop needs no checks.
-    let [a, b, c, d] = rows.map(|row| &row[..(woven.len() * STEP + 1).saturating_sub(STEP)]);
-    for (index, samples) in woven.iter_mut().enumerate() {
-        let at = index * STEP;
-        *samples = [a[at], b[at], c[at], d[at]];
-    }
-}
-
-/// Samples that are converted together: four pixels of four rows.
-const LANES: usize = 16;
-
-/// Converts channels that are woven by four rows, and sorts the pixels into their rows.
-fn yuv_to_rgb(color: YuvColor, woven: [&[u8]; 3], width: usize, rgb: &mut [u8]) {
-    let to = YuvToRgb::of(color);
-    let row_bytes = (width * 3).max(1);
-    for (quad, rows) in rgb.chunks_mut(row_bytes * 4).enumerate() {
-        let channels = woven.map(|bytes| &bytes[quad * width * 4..][..width * 4]);
-        for (block, start) in (0..width * 4).step_by(LANES).enumerate() {
-            let loaded = channels.map(|bytes| load(&bytes[start..]));
-            let pixels = to.convert(&loaded);
-            for (row, bytes) in rows.chunks_exact_mut(row_bytes).enumerate() {
-                let pixels = packed([0, 4, 8, 12].map(|first| pixels[(first + row) % LANES]));
-                let target = &mut bytes[block * pixels.len()..];
-                match target.first_chunk_mut() {
-                    Some(target) => *target = pixels,
-                    None => target.copy_from_slice(&pixels[..target.len()]),
+        let to_rgb = YuvToRgb::of(frame.color());
+        for (band, target) in rgb.chunks_mut(row_bytes * LANES).enumerate() {
+            match frame.format() {
+                PixelFormat::Rgb => scratch.packed(frame, weights, band, 3, [0, 1, 2]),
+                PixelFormat::Bgr => scratch.packed(frame, weights, band, 3, [2, 1, 0]),
+                PixelFormat::Rgbx => scratch.packed(frame, weights, band, 4, [0, 1, 2]),
+                PixelFormat::Bgrx => scratch.packed(frame, weights, band, 4, [2, 1, 0]),
+                PixelFormat::Gray8 => scratch.packed(frame, weights, band, 1, [0, 0, 0]),
+                PixelFormat::I420 | PixelFormat::Nv12 => {
+                    scratch.planar(frame, weights, band);
+                    scratch.convert(&to_rgb);
+                }
+                PixelFormat::Yuy2 => {
+                    scratch.pairs(frame, weights, band, [0, 1, 3]);
+                    scratch.convert(&to_rgb);
+                }
+                PixelFormat::Uyvy => {
+                    scratch.pairs(frame, weights, band, [1, 0, 2]);
+                    scratch.convert(&to_rgb);
                 }
             }
+            let pixels = scratch.pixels.as_flattened_mut();
+            unweave(pixels, &mut scratch.other);
+            target.copy_from_slice(&pixels[..target.len()]);
         }
     }
 }
 
-/// The first samples, and zeros where there are no more.
-fn load(samples: &[u8]) -> [u8; LANES] {
-    samples.first_chunk().copied().unwrap_or_else(|| {
-        let mut lanes = [0; LANES];
-        lanes[..samples.len()].copy_from_slice(samples);
-        lanes
-    })
-}
+impl Scratch {
+    /// A band of pixels whose red, green and blue lie at these bytes.
+    #[inline(always)]
+    fn packed(&mut self, frame: &FrameView<'_>, weights: &Weights, band: usize, pixel_bytes: usize, order: [usize; 3]) {
+        let Axes { across, down, columns } = &weights.full;
+        self.band.lower(&rows(&frame.planes()[0], *columns, pixel_bytes), down, band);
+        for (color, first) in order.into_iter().enumerate() {
+            let into = Channel { first: color, step: 3 };
+            self.band.narrow(Channel { first, step: pixel_bytes }, across, &mut self.pixels, into);
+        }
+    }
 
-/// Four pixels without the byte that is not used.
-fn packed([a, b, c, d]: [u32; 4]) -> [u8; 12] {
-    let low = u64::from(a) | u64::from(b) << 24 | u64::from(c) << 48;
-    let high = c >> 16 | d << 8;
-    let mut bytes = [0; 12];
-    bytes[..8].copy_from_slice(&low.to_le_bytes());
-    bytes[8..].copy_from_slice(&high.to_le_bytes());
-    bytes
+    /// A band of I420 or NV12.
+    #[inline(always)]
+    fn planar(&mut self, frame: &FrameView<'_>, weights: &Weights, band: usize) {
+        let Weights { full, half } = weights;
+        let planes = frame.planes();
+        self.band.lower(&rows(&planes[0], full.columns, 1), &full.down, band);
+        self.narrow_into(0, Channel { first: 0, step: 1 }, &full.across);
+        if frame.format() == PixelFormat::Nv12 {
+            self.band.lower(&rows(&planes[1], half.columns, 2), &half.down, band);
+            self.narrow_into(1, Channel { first: 0, step: 2 }, &half.across);
+            self.narrow_into(2, Channel { first: 1, step: 2 }, &half.across);
+        } else {
+            for slot in [1, 2] {
+                self.band.lower(&rows(&planes[slot], half.columns, 1), &half.down, band);
+                self.narrow_into(slot, Channel { first: 0, step: 1 }, &half.across);
+            }
+        }
+    }
+
+    /// A band of YUY2 or UYVY, whose pairs of pixels have their luma, U and V at these bytes.
+    #[inline(always)]
+    fn pairs(&mut self, frame: &FrameView<'_>, weights: &Weights, band: usize, [luma, u, v]: [usize; 3]) {
+        let Weights { full, half } = weights;
+        self.band.lower(&rows(&frame.planes()[0], half.columns, 4), &full.down, band);
+        self.narrow_into(0, Channel { first: luma, step: 2 }, &full.across);
+        self.narrow_into(1, Channel { first: u, step: 4 }, &half.across);
+        self.narrow_into(2, Channel { first: v, step: 4 }, &half.across);
+    }
+
+    #[inline(always)]
+    fn narrow_into(&mut self, slot: usize, channel: Channel, across: &Taps) {
+        self.band.narrow(channel, across, &mut self.yuv[slot], Channel { first: 0, step: 1 });
+    }
+
+    #[inline(always)]
+    fn convert(&mut self, to_rgb: &YuvToRgb) {
+        let [luma, u, v] = &self.yuv;
+        let (pixels, _) = self.pixels.as_chunks_mut::<3>();
+        for (((pixel, luma), u), v) in pixels.iter_mut().zip(luma).zip(u).zip(v) {
+            *pixel = to_rgb.convert(luma, u, v);
+        }
+    }
 }
 
 impl YuvToRgb {
@@ -371,21 +261,22 @@ impl YuvToRgb {
         }
     }
 
-    /// Red, green and blue in the three lowest bytes.
-    fn convert(&self, [luma, u, v]: &[[u8; LANES]; 3]) -> [u32; LANES] {
+    /// Red, green and blue of one pixel in each row of a band.
+    #[inline(always)]
+    fn convert(&self, luma: &[u8; LANES], u: &[u8; LANES], v: &[u8; LANES]) -> [[u8; LANES]; 3] {
         // Samples fill their 16 bits, so that products have five bits behind the point: no sum overflows.
         let product = |sample: i16, factor: i16| ((i32::from(sample) * i32::from(factor)) >> 16) as i16;
-        let nearest = |value: i16| u32::from(((value + 16) >> 5).clamp(0, 255) as u8);
-        let mut pixels = [0; LANES];
+        let nearest = |value: i16| ((value + 16) >> 5).clamp(0, 255) as u8;
+        let mut pixel = [[0; LANES]; 3];
+        let [red, green, blue] = &mut pixel;
         for lane in 0..LANES {
             let y = product((i16::from(luma[lane]) - self.luma_offset) << 7, self.luma);
             let (u, v) = ((i16::from(u[lane]) - 128) << 8, (i16::from(v[lane]) - 128) << 8);
-            let red = nearest(y + product(v, self.red_v));
-            let green = nearest(y + product(u, self.green_u) + product(v, self.green_v));
-            let blue = nearest(y + product(u, self.blue_u));
-            pixels[lane] = red | green << 8 | blue << 16;
+            red[lane] = nearest(y + product(v, self.red_v));
+            green[lane] = nearest(y + product(u, self.green_u) + product(v, self.green_v));
+            blue[lane] = nearest(y + product(u, self.blue_u));
         }
-        pixels
+        pixel
     }
 }
 
@@ -490,11 +381,23 @@ mod tests {
 
     #[test]
     fn limited_range_white_and_black_are_white_and_black() {
+        let to_rgb = YuvToRgb::of(YuvColor::default());
         for (luma, value) in [(16, 0), (235, 255), (0, 0), (255, 255)] {
-            let mut rgb = [7; 3];
-            let woven = [luma, 128, 128].map(|sample| [sample; 4]);
-            yuv_to_rgb(YuvColor::default(), [&woven[0], &woven[1], &woven[2]], 1, &mut rgb);
-            assert_eq!(rgb, [value; 3]);
+            let grey = [128; LANES];
+            assert_eq!(to_rgb.convert(&[luma; LANES], &grey, &grey), [[value; LANES]; 3]);
         }
+    }
+
+    #[test]
+    fn wide_instructions_give_the_same_pixels() {
+        let rgb = rgb_plane();
+        let view = FrameView::rgb(WIDTH as u32, HEIGHT as u32, &rgb).unwrap();
+        let geometry = Geometry { width_px: WIDTH as u32, height_px: HEIGHT as u32, crop: view.crop() };
+        let weights = Weights::new(geometry, (20, 16));
+        let mut plain = vec![0; 20 * 16 * 3];
+        let job =
+            Job { frame: &view, weights: &weights, width_px: 20, scratch: &mut Scratch::default(), rgb: &mut plain };
+        job.run();
+        assert_eq!(plain, scaled(PixelFormat::Rgb, vec![Plane { data: &rgb, stride_bytes: WIDTH * 3 }], None));
     }
 }

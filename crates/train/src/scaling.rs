@@ -2,16 +2,14 @@
 //! feel half a grey level, and a graph that is given a whole picture promises the score that the product gives it.
 //!
 //! That is a triangle filter as wide as the source pixels that one target pixel covers, first down, then across, with
-//! fixed-point weights, and rounded to whole grey levels after each of both. In double precision the graph does the same
-//! sums without an error. As matrices they are larger than they need be; but only those pay who leave the scaling to the
-//! graph.
+//! weights in parts of 256, and rounded to whole grey levels after each of both. The graph computes the weights in whole
+//! numbers as `linewarden_model` does, and single precision holds every sum of them without an error. As matrices they are
+//! larger than they need be; but only those pay who leave the scaling to the graph.
 
 use crate::onnx::{Attr, ElementType, GraphBuilder};
 
-/// Weights are held in 16 bits with a sign: the largest must stay below this.
-const WEIGHT_LIMIT: f64 = 32_768.0;
-/// Fixed-point weights have at most so many binary places.
-const PRECISION_MAX: i32 = 21;
+/// Weights are parts of this.
+const UNITS: i64 = 256;
 
 /// Appends what brings pictures of any size, `u8` as `[N, H, W, 3]`, to `size_px` squared; gives the name of their
 /// `f32` planes `[N, 3, size_px, size_px]`.
@@ -34,25 +32,23 @@ pub(crate) fn append_scaling(graph: &mut GraphBuilder, pixels: &str, size_px: u3
 }
 
 fn scaled(graph: &mut GraphBuilder, pixels: &str, height: &str, width: &str, size_px: u32) -> String {
-    let values = cast(graph, pixels, ElementType::Double);
+    let values = cast(graph, pixels, ElementType::Float);
     // Down: the columns of all channels side by side, so that one product does them all.
     let side_by_side = graph.constant_i64("side_by_side", &[3], vec![0, 0, -1]);
     let columns = graph.node("Reshape", &[&values, &side_by_side], &[]);
     let down = graph.scoped("down", |graph| weights(graph, height, size_px, Samples::Across));
     let squeezed = graph.node("MatMul", &[&down, &columns], &[]);
-    let squeezed = whole(graph, &squeezed);
+    let squeezed = whole_levels(graph, &squeezed);
     let pixel_shape = graph.constant_i64("pixel_shape", &[4], vec![0, 0, -1, 3]);
     let squeezed = graph.node("Reshape", &[&squeezed, &pixel_shape], &[]);
     // Across: on planes, whose rows lie one after the other.
     let rows = planes(graph, &squeezed);
     let across = graph.scoped("across", |graph| weights(graph, width, size_px, Samples::Down));
     let scaled = graph.node("MatMul", &[&rows, &across], &[]);
-    let scaled = whole(graph, &scaled);
-    cast(graph, &scaled, ElementType::Float)
+    whole_levels(graph, &scaled)
 }
 
-/// Which way a matrix of weights lies. It is built that way: ONNX Runtime 1.24 would fuse a transposition into the
-/// product, for which it has no double precision.
+/// Which way a matrix of weights lies. It is built that way, so that nothing needs to be transposed.
 #[derive(Clone, Copy)]
 enum Samples {
     /// `[size_px, length]`, to stand left in a product.
@@ -61,18 +57,13 @@ enum Samples {
     Down,
 }
 
-/// How much each of `length` samples counts for each target sample. Sums of 1 but for the rounding.
-///
-/// Before their rounding, weights are fractions whose denominator is no multiple of so high a power of two that one
-/// could lie halfway between two fixed-point numbers, or near it by double's measure, at any length that a picture has.
-/// So the order of the sums, of which ONNX says nothing, has no influence.
+/// How many 256th parts each of `length` samples counts for each target sample; those of a target sample sum up to 256,
+/// as each is the difference of two rounded partial sums.
 fn weights(graph: &mut GraphBuilder, length: &str, size_px: u32, samples_lie: Samples) -> String {
-    let size = f64::from(size_px);
     let zero = graph.constant_i64("zero", &[], vec![0]);
-    let step = graph.constant_i64("step", &[], vec![1]);
+    let one = graph.constant_i64("one", &[], vec![1]);
     let end = graph.node("Squeeze", &[length], &[]);
-    let samples = graph.node("Range", &[&zero, &end, &step], &[]);
-    let samples = cast(graph, &samples, ElementType::Double);
+    let samples = graph.node("Range", &[&zero, &end, &one], &[]);
     let side = i64::from(size_px);
     let (samples_shape, targets_shape, axis_of_samples) = match samples_lie {
         Samples::Across => ([1, -1], [side, 1], 1),
@@ -80,54 +71,47 @@ fn weights(graph: &mut GraphBuilder, length: &str, size_px: u32, samples_lie: Sa
     };
     let samples_shape = graph.constant_i64("samples_shape", &[2], samples_shape.to_vec());
     let samples = graph.node("Reshape", &[&samples, &samples_shape], &[]);
-    let length = cast(graph, length, ElementType::Double);
 
-    let targets = graph.constant_f64("targets", &targets_shape, centres(size_px));
-    let size = graph.constant_f64("size", &[], vec![size]);
-    let one = graph.constant_f64("one", &[], vec![1.0]);
-    let half = graph.constant_f64("half", &[], vec![0.5]);
-    let scale = graph.node("Div", &[&length, &size], &[]);
-    let centres = graph.node("Mul", &[&targets, &scale], &[]);
-    let centres = graph.node("Sub", &[&centres, &half], &[]);
+    // In parts of a source sample, as fine as the centres of target samples lie.
+    let part = 2 * side;
+    let targets = graph.constant_i64("odd", &targets_shape, (0..side).map(|target| 2 * target + 1).collect());
+    let part_of_sample = graph.constant_i64("part", &[], vec![part]);
+    let half_sample = graph.constant_i64("half_sample", &[], vec![side]);
+    let centres = graph.node("Mul", &[&targets, &end], &[]);
+    let centres = graph.node("Sub", &[&centres, &half_sample], &[]);
+    let twice = graph.node("Add", &[&end, &end], &[]);
     // When enlarging, the filter reaches from one sample to the next.
-    let radius = graph.node("Max", &[&scale, &one], &[]);
+    let radius = graph.node("Max", &[&twice, &part_of_sample], &[]);
+    let samples = graph.node("Mul", &[&samples, &part_of_sample], &[]);
     let offsets = graph.node("Sub", &[&samples, &centres], &[]);
     let distances = graph.node("Abs", &[&offsets], &[]);
-    let distances = graph.node("Div", &[&distances, &radius], &[]);
-    let heights = graph.node("Sub", &[&one, &distances], &[]);
-    let nothing = graph.constant_f64("nothing", &[], vec![0.0]);
-    let heights = graph.node("Max", &[&heights, &nothing], &[]);
-    let axis_of_samples = graph.constant_i64("axis_of_samples", &[1], vec![axis_of_samples]);
-    let sums = graph.node("ReduceSum", &[&heights, &axis_of_samples], &[]);
-    let weights = graph.node("Div", &[&heights, &sums], &[]);
+    let heights = graph.node("Sub", &[&radius, &distances], &[]);
+    let heights = graph.node("Max", &[&heights, &zero], &[]);
 
-    // As many binary places for all as the largest leaves room for.
-    let units: Vec<f64> = (0..=PRECISION_MAX).map(|places| f64::from(places).exp2()).collect();
-    let units = graph.constant_f64("units", &[i64::from(PRECISION_MAX) + 1], units);
-    let limit = graph.constant_f64("limit", &[], vec![WEIGHT_LIMIT - 0.5]);
-    let largest = graph.node("ReduceMax", &[&weights], &[Attr::int("keepdims", 0)]);
-    let in_units = graph.node("Mul", &[&units, &largest], &[]);
-    let has_room = graph.node("Less", &[&in_units, &limit], &[]);
-    let has_room = cast(graph, &has_room, ElementType::Double);
-    let possible = graph.node("Mul", &[&units, &has_room], &[]);
-    let unit = graph.node("ReduceMax", &[&possible], &[Attr::int("keepdims", 0)]);
-
-    let fixed = graph.node("Mul", &[&weights, &unit], &[]);
-    let fixed = whole(graph, &fixed);
-    graph.node("Div", &[&fixed, &unit], &[])
+    let axis = graph.constant_i64("axis", &[], vec![axis_of_samples]);
+    let axes = graph.constant_i64("axes", &[1], vec![axis_of_samples]);
+    let totals = graph.node("ReduceSum", &[&heights, &axes], &[]);
+    let sums = graph.node("CumSum", &[&heights, &axis], &[]);
+    let before = graph.node("Sub", &[&sums, &heights], &[]);
+    let doubled_units = graph.constant_i64("doubled_units", &[], vec![2 * UNITS]);
+    let doubled_totals = graph.node("Add", &[&totals, &totals], &[]);
+    let rounded = |graph: &mut GraphBuilder, sums: &str| {
+        let sums = graph.node("Mul", &[sums, &doubled_units], &[]);
+        let raised = graph.node("Add", &[&sums, &totals], &[]);
+        graph.node("Div", &[&raised, &doubled_totals], &[])
+    };
+    let (sums, before) = (rounded(graph, &sums), rounded(graph, &before));
+    let weights = graph.node("Sub", &[&sums, &before], &[]);
+    cast(graph, &weights, ElementType::Float)
 }
 
-/// The nearest whole numbers, halves up. Rounded sums stay within 0 to 255 by themselves: no weight is negative, and
-/// what rounding adds to their sum is far less than half a grey level.
-fn whole(graph: &mut GraphBuilder, values: &str) -> String {
-    let half = graph.constant_f64("half", &[], vec![0.5]);
-    let raised = graph.node("Add", &[values, &half], &[]);
+/// From sums of weighted levels to the nearest whole levels, halves up.
+fn whole_levels(graph: &mut GraphBuilder, sums: &str) -> String {
+    let part = graph.constant_f32("unit", &[], vec![1.0 / UNITS as f32]);
+    let levels = graph.node("Mul", &[sums, &part], &[]);
+    let half = graph.constant_f32("half", &[], vec![0.5]);
+    let raised = graph.node("Add", &[&levels, &half], &[]);
     graph.node("Floor", &[&raised], &[])
-}
-
-/// The middle of each target sample, in target samples.
-fn centres(size_px: u32) -> Vec<f64> {
-    (0..size_px).map(|target| f64::from(target) + 0.5).collect()
 }
 
 fn planes(graph: &mut GraphBuilder, pixels: &str) -> String {
