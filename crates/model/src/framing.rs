@@ -6,7 +6,7 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageFormat};
+use image::{DynamicImage, ImageFormat, ImageReader};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
@@ -23,6 +23,8 @@ pub const IGNORED_GREY: u8 = 127;
 const BLEED_PX: f64 = 2.0;
 /// Pixels of the picture, before it is moved, for one of the network: fewer would blur, more would flicker.
 const DENSITY: f64 = 1.5;
+/// Pictures are no larger.
+const MOST_SIDE_PX: u32 = 4096;
 /// Longer side at which the ignored part of a map is looked up.
 const LOOK_UP_SIDE: u32 = 1024;
 
@@ -164,7 +166,7 @@ impl IgnoreMask {
     /// # Errors
     /// When it is no PNG.
     pub fn from_png(png: &[u8]) -> Result<Self, String> {
-        let image = image::load_from_memory_with_format(png, ImageFormat::Png).map_err(|error| error.to_string())?;
+        let image = read_png(png)?;
         let (width_px, height_px) = (image.width(), image.height());
         let pixels = match image {
             DynamicImage::ImageLuma8(grey) => grey.into_raw(),
@@ -192,8 +194,7 @@ impl Grey {
     /// # Errors
     /// When it is none, or its sides are no multiples of 4 from 16 to 128 pixels.
     pub fn from_png(png: &[u8]) -> Result<Self, String> {
-        let image = image::load_from_memory_with_format(png, ImageFormat::Png).map_err(|error| error.to_string())?;
-        let grey = image.into_luma8();
+        let grey = read_png(png)?.into_luma8();
         let fits = |side: u32| (16..=128).contains(&side) && side.is_multiple_of(4);
         if !fits(grey.width()) || !fits(grey.height()) {
             return Err(format!("{}x{} pixels are no size of a reference", grey.width(), grey.height()));
@@ -208,6 +209,16 @@ impl Grey {
     pub fn to_png(&self) -> Result<Vec<u8>, String> {
         grey_png(self.width as u32, self.height as u32, &self.values)
     }
+}
+
+/// Decodes a PNG, unless it claims to be larger than pictures are.
+fn read_png(png: &[u8]) -> Result<DynamicImage, String> {
+    let reader = || ImageReader::with_format(Cursor::new(png), ImageFormat::Png);
+    let (width, height) = reader().into_dimensions().map_err(|error| format!("no readable PNG: {error}"))?;
+    if width > MOST_SIDE_PX || height > MOST_SIDE_PX {
+        return Err(format!("is {width}x{height} pixels, the most allowed is {MOST_SIDE_PX}x{MOST_SIDE_PX}"));
+    }
+    reader().decode().map_err(|error| format!("no readable PNG: {error}"))
 }
 
 fn grey_png(width: u32, height: u32, values: &[u8]) -> Result<Vec<u8>, String> {
@@ -274,6 +285,12 @@ impl Framer {
     /// Number of views that a picture is cut into.
     pub fn views(&self) -> usize {
         self.views.len()
+    }
+
+    /// Where a view lies, in pixels of the trained size.
+    pub fn rect(&self, view: usize) -> Rect {
+        let whole = Rect::of_size(self.trained.width_px, self.trained.height_px);
+        self.views.get(view).map_or(whole, |view| view.rect)
     }
 
     /// Whether everything in a view is ignored: nobody needs to look at it.
