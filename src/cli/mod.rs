@@ -6,6 +6,7 @@ mod detect;
 mod evaluate;
 mod progress;
 mod run;
+mod threshold;
 mod train;
 
 use std::fmt;
@@ -38,6 +39,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Measure a model on labelled pictures
     Evaluate(evaluate::EvaluateArgs),
+    /// Show or change the threshold of a model
+    Threshold(threshold::ThresholdCommand),
     /// Score pictures
     Detect(detect::DetectArgs),
     /// Check or convert labelled pictures
@@ -53,6 +56,7 @@ impl Command {
         match self {
             Self::Train(args) => train::run(&args),
             Self::Evaluate(args) => evaluate::run(&args),
+            Self::Threshold(args) => threshold::run(&args),
             Self::Detect(args) => detect::run(&args),
             Self::Dataset(args) => dataset::run(&args),
             Self::Demo(args) => demo::run(&args),

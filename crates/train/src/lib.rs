@@ -17,6 +17,7 @@ pub mod onnx;
 pub mod package;
 mod pickle;
 pub mod progress;
+pub mod report;
 mod scaling;
 pub mod scoring;
 pub mod threshold;

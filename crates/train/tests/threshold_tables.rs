@@ -75,7 +75,7 @@ fn sixty_normals_cannot_vouch_for_half_a_percent_and_say_so() {
     assert_eq!((choice.method, choice.rejected.count, choice.normals_needed), (Method::Extrapolated, 0, Some(598)));
     assert!(choice.threshold > 0.286 && choice.threshold < 0.9, "{}", choice.threshold);
     let told = choice.sentences();
-    assert_eq!(told[0], "60 held-out normals can only vouch for 4.9 %, not 0.5 %: collect about 600");
+    assert_eq!(told[0], "60 held-out normals can only vouch for 4.9 %, not 0.5 %: collect about 600.");
     assert!(told[1].contains("extrapolates"), "{told:?}");
 }
 
@@ -93,8 +93,8 @@ fn as_many_normals_are_rejected_as_the_pictures_can_vouch_for() {
     assert_eq!(
         choice.sentences(),
         [format!(
-            "the threshold {:.4} rejects 1 of 100 held-out normals, which vouches for at most 4.7 % false rejects with \
-             95 % confidence (5 % were allowed)",
+            "The threshold {:.4} rejects 1 of 100 held-out normals, which vouches for at most 4.7 % false rejects with \
+             95 % confidence (5 % were allowed).",
             choice.threshold
         )]
     );
@@ -155,10 +155,10 @@ fn the_cheapest_threshold_depends_on_what_mistakes_cost() {
     assert_eq!(
         told,
         [
-            "the threshold 0.5658 is the cheapest, 0.1288 a part, when a miss costs 20, a false reject 1 and 1 % of the \
-             parts are anomalous",
-            "it rejects 1 of 24 held-out normals: at most 18 % with 95 % confidence",
-            "it misses 7 of 16 held-out anomalies: at most 67 % with 95 % confidence",
+            "The threshold 0.5658 is the cheapest, 0.1288 a part, when a miss costs 20, a false reject 1 and 1 % of the \
+             parts are anomalous.",
+            "It rejects 1 of 24 held-out normals: at most 18 % with 95 % confidence.",
+            "It misses 7 of 16 held-out anomalies: at most 67 % with 95 % confidence.",
         ]
     );
 }

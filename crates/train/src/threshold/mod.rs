@@ -5,7 +5,11 @@
 //! a straight line over the logarithm of the distance from normal. A threshold is never read off a class that is not
 //! there: then there is an error.
 
+mod package;
+
 use serde::Serialize;
+
+pub use package::{RewriteError, restore_threshold, rewrite_threshold};
 
 /// How sure every bound is, one-sided.
 pub const CONFIDENCE: f64 = 0.95;
@@ -156,12 +160,27 @@ pub enum ThresholdError {
     },
 }
 
+/// Whether so many pictures of either class are enough to choose from; asked before they are scored.
+///
+/// # Errors
+/// When a class that the wish needs is missing or too small.
+pub fn check_enough(wish: Wish, normals: usize, anomalies: usize) -> Result<(), ThresholdError> {
+    match wish {
+        Wish::FalseRejects(_) if normals < LEAST_NORMALS => Err(ThresholdError::FewNormals(normals)),
+        Wish::Costs(_) if normals.min(anomalies) < LEAST_OF_A_CLASS => {
+            Err(ThresholdError::FewOfAClass { normals, anomalies })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Chooses a threshold from pictures that the model was not trained on: the scores, and which are anomalous.
 ///
 /// # Errors
 /// When a class that the wish needs is missing or too small, or no threshold fulfils it.
 pub fn choose(wish: Wish, scores: &[f64], is_anomalous: &[bool]) -> Result<Choice, ThresholdError> {
     let pictures = Pictures::new(scores, is_anomalous);
+    check_enough(wish, pictures.normals.len(), pictures.anomalies.len())?;
     match wish {
         Wish::FalseRejects(target) => pictures.for_false_rejects(target),
         Wish::Costs(costs) => pictures.for_costs(costs),
@@ -260,32 +279,32 @@ impl Choice {
                 let needed = about(self.normals_needed.unwrap_or_else(|| normals_needed(target)));
                 let target = percent(target);
                 said.push(format!(
-                    "{of} held-out normals can only vouch for {bound}, not {target}: collect about {needed}"
+                    "{of} held-out normals can only vouch for {bound}, not {target}: collect about {needed}."
                 ));
                 said.push(format!(
-                    "the threshold {threshold:.4} lies above all of them and extrapolates the tail of their scores to \
-                     {target} false rejects: no picture was seen out there"
+                    "The threshold {threshold:.4} lies above all of them and extrapolates the tail of their scores to \
+                     {target} false rejects: no picture was seen out there."
                 ));
             }
             (_, Some(target), _) => said.push(format!(
-                "the threshold {threshold:.4} rejects {count} of {of} held-out normals, which vouches for at most {bound} \
-                 false rejects with 95 % confidence ({} were allowed)",
+                "The threshold {threshold:.4} rejects {count} of {of} held-out normals, which vouches for at most {bound} \
+                 false rejects with 95 % confidence ({} were allowed).",
                 percent(target)
             )),
             (_, _, Some(Costs { miss, reject, defect_rate })) => {
                 let cost = self.cost_per_part.unwrap_or_default();
                 said.push(format!(
-                    "the threshold {threshold:.4} is the cheapest, {cost:.4} a part, when a miss costs {miss}, a false \
-                     reject {reject} and {} of the parts are anomalous",
+                    "The threshold {threshold:.4} is the cheapest, {cost:.4} a part, when a miss costs {miss}, a false \
+                     reject {reject} and {} of the parts are anomalous.",
                     percent(defect_rate)
                 ));
-                said.push(format!("it rejects {count} of {of} held-out normals: at most {bound} with 95 % confidence"));
+                said.push(format!("It rejects {count} of {of} held-out normals: at most {bound} with 95 % confidence."));
             }
             (_, None, None) => {}
         }
         if let Some(Rate { count, of, upper_bound, .. }) = self.missed {
             let bound = percent(upper_bound);
-            said.push(format!("it misses {count} of {of} held-out anomalies: at most {bound} with 95 % confidence"));
+            said.push(format!("It misses {count} of {of} held-out anomalies: at most {bound} with 95 % confidence."));
         }
         said
     }
@@ -326,9 +345,6 @@ impl Pictures {
     fn for_false_rejects(&self, target: f64) -> Result<Choice, ThresholdError> {
         let normals: Vec<f64> = self.normals.iter().map(|&normal| logit(normal)).collect();
         let count = normals.len();
-        if count < LEAST_NORMALS {
-            return Err(ThresholdError::FewNormals(count));
-        }
         // How many may be rejected so that the pictures still vouch for the target: the bound grows with the number.
         let vouched = first_that(count, |rejected| upper_bound(rejected, count) > target).checked_sub(1);
         let above_all = normals[count - 1] + STEP;
@@ -355,11 +371,6 @@ impl Pictures {
     }
 
     fn for_costs(&self, costs: Costs) -> Result<Choice, ThresholdError> {
-        let (normals, anomalies) = (self.normals.len(), self.anomalies.len());
-        let few = ThresholdError::FewOfAClass { normals, anomalies };
-        if normals.min(anomalies) < LEAST_OF_A_CLASS {
-            return Err(few);
-        }
         let mut best: Option<(f64, f64, f64)> = None;
         for (low, high) in self.gaps() {
             let threshold = score(f64::midpoint(low, high));
@@ -387,7 +398,7 @@ impl Pictures {
             target_false_reject: None,
             costs: Some(costs),
             cost_per_part: Some(cost),
-            rejected: self.rejected(threshold).ok_or(few)?,
+            rejected: self.rejected(threshold).ok_or(ThresholdError::OneScore)?,
             missed: self.missed(threshold),
             normals_needed: None,
         })
@@ -446,10 +457,10 @@ fn tail(sorted: &[f64], share: f64) -> f64 {
 
 /// At most `rows` of the values, the first and the last among them.
 fn thinned(values: Vec<f64>, rows: usize) -> Vec<f64> {
-    if values.len() <= rows || rows < 2 {
+    if values.len() <= rows {
         return values;
     }
-    (0..rows).map(|row| values[row * (values.len() - 1) / (rows - 1)]).collect()
+    (0..rows).map(|row| values[row * (values.len() - 1) / (rows - 1).max(1)]).collect()
 }
 
 fn logit(score: f64) -> f64 {
