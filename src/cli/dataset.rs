@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use linewarden_train::dataset::{self, ManifestSummary};
 
 use super::progress::Shown;
-use super::{load_dataset, must_exist};
-use linewarden_train::progress::Progress as _;
+use super::{PlacesArgs, load_dataset, must_exist};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +19,8 @@ Examples:
 const CHECK_EXAMPLES: &str = "\
 Examples:
   linewarden dataset check parts/
+  linewarden dataset check train.manifest --test test.manifest
+  linewarden dataset check train.manifest --images s3://bucket/line-1=/data/line-1
   linewarden dataset check train.manifest --json | jq '.problems[].message'";
 const FROM_CSV_EXAMPLES: &str = "\
 Examples:
@@ -46,6 +47,11 @@ enum DatasetCommand {
         /// Folder or manifest
         #[arg(value_name = "DIR|FILE.manifest")]
         dataset: PathBuf,
+        /// The pictures to test on, as a folder or a manifest; without it the data set counts as a single one
+        #[arg(long, value_name = "DIR|FILE.manifest")]
+        test: Option<PathBuf>,
+        #[command(flatten)]
+        places: PlacesArgs,
         /// Print one JSON document on standard output
         #[arg(long)]
         json: bool,
@@ -57,7 +63,7 @@ enum DatasetCommand {
         #[arg(value_name = "FILE.csv")]
         csv: PathBuf,
         /// Put before each picture's name
-        #[arg(long, value_name = "P")]
+        #[arg(long, alias = "s3_path", value_name = "P")]
         s3_path: Option<String>,
         /// The manifest to write
         #[arg(long, value_name = "FILE.manifest")]
@@ -77,7 +83,7 @@ enum DatasetCommand {
 
 pub(super) fn run(args: &DatasetArgs) -> anyhow::Result<()> {
     match &args.command {
-        DatasetCommand::Check { dataset, json } => check(dataset, *json),
+        DatasetCommand::Check { dataset, test, places, json } => check(dataset, test.as_deref(), places, *json),
         DatasetCommand::FromCsv { csv, s3_path, out } => {
             must_exist("FILE.csv", csv)?;
             let summary = dataset::from_csv(csv, s3_path.as_deref(), out, Timestamp::now())?;
@@ -90,21 +96,18 @@ pub(super) fn run(args: &DatasetArgs) -> anyhow::Result<()> {
     }
 }
 
-fn check(path: &Path, json: bool) -> anyhow::Result<()> {
+fn check(path: &Path, test: Option<&Path>, places: &PlacesArgs, json: bool) -> anyhow::Result<()> {
     must_exist("dataset", path)?;
+    if let Some(test) = test {
+        must_exist("dataset", test)?;
+    }
     let shown = Shown::new();
-    let mut steps_done = 0;
-    let report = dataset::check(path, |done, all| {
-        if done <= 1 && steps_done == 0 {
-            shown.stage("reading pictures", all);
-        }
-        shown.advance(done.saturating_sub(steps_done));
-        steps_done = done;
-    });
+    let report = dataset::check(path, test, &places.places()?, &shown);
     drop(shown);
     let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { format!("{report}\n") };
     print(&text)?;
-    anyhow::ensure!(report.is_ok(), "`{}` has problems", path.display());
+    let with_test = test.map(|test| format!(" with `{}`", test.display())).unwrap_or_default();
+    anyhow::ensure!(report.is_ok(), "`{}`{with_test} has {} problems", path.display(), report.problems.len());
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::progress::Shown;
 use super::threshold::{ThresholdArgs, sentences, table as threshold_table};
-use super::{CallError, load_dataset, model_must_exist};
+use super::{CallError, PlacesArgs, load_dataset_from, model_must_exist};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +38,8 @@ pub(super) struct EvaluateArgs {
     /// Labelled pictures, as a folder or a manifest
     #[arg(long, value_name = "DIR|FILE.manifest")]
     dataset: PathBuf,
+    #[command(flatten)]
+    places: PlacesArgs,
     /// Folder for `EvaluationResult.json`, `EvaluationManifest.jsonl` and `report.html`
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -54,7 +56,7 @@ pub(super) struct EvaluateArgs {
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     model_must_exist(&args.model)?;
     let package = Package::read(&args.model)?;
-    let dataset = load_dataset(&args.dataset)?;
+    let dataset = load_dataset_from(&args.dataset, &args.places)?;
     if !dataset.samples.iter().any(|sample| sample.class.is_some()) {
         return Err(CallError(format!("`{}` has no labelled pictures", args.dataset.display())).into());
     }

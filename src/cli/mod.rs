@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use linewarden_train::dataset::Dataset;
+use linewarden_train::dataset::{Dataset, Mapping, Places};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
@@ -101,10 +101,33 @@ pub fn main() -> ExitCode {
     ExitCode::from(if is_call { 2 } else { 1 })
 }
 
+/// Where the pictures of manifests lie.
+#[derive(Debug, Default, clap::Args)]
+struct PlacesArgs {
+    /// Folder in which pictures of a manifest lie, when not beside it; `s3://bucket/prefix=DIR` for those below a prefix
+    #[arg(long, value_name = "[PREFIX=]DIR")]
+    images: Vec<Mapping>,
+}
+
+impl PlacesArgs {
+    /// A folder that does not exist is a wrong call.
+    fn places(&self) -> Result<Places, CallError> {
+        for mapping in &self.images {
+            must_exist("folder for `--images`", &mapping.folder)?;
+        }
+        Ok(Places { mappings: self.images.clone() })
+    }
+}
+
 /// Loads a data set and says what is odd about it. A path that does not exist is a wrong call.
 fn load_dataset(path: &Path) -> anyhow::Result<Dataset> {
+    load_dataset_from(path, &PlacesArgs::default())
+}
+
+/// The same when the pictures of a manifest may lie elsewhere.
+fn load_dataset_from(path: &Path, places: &PlacesArgs) -> anyhow::Result<Dataset> {
     must_exist("dataset", path)?;
-    let dataset = Dataset::load(path)?;
+    let dataset = Dataset::load_from(path, &places.places()?)?;
     for warning in &dataset.warnings {
         tracing::warn!("{warning}");
     }

@@ -16,7 +16,7 @@ use linewarden_train::package::{check_free, write};
 use serde_json::json;
 
 use super::progress::Shown;
-use super::{CallError, load_dataset, must_exist};
+use super::{CallError, PlacesArgs, load_dataset_from, must_exist};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +35,8 @@ pub(super) struct TrainArgs {
     /// Pictures to evaluate on, as a folder or a manifest; without it held-out normals and the set's own anomalies
     #[arg(long, value_name = "DIR|FILE.manifest")]
     test: Option<PathBuf>,
+    #[command(flatten)]
+    places: PlacesArgs,
     /// What the model answers; `auto` is classification unless anomalies can be told apart by label
     #[arg(long = "type", value_enum, default_value_t)]
     model_type: TypeChoice,
@@ -97,8 +99,8 @@ fn request(args: &TrainArgs) -> anyhow::Result<TrainRequest> {
     }
     let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(TrainRequest {
-        dataset: load_dataset(&args.dataset)?,
-        test: args.test.as_deref().map(load_dataset).transpose()?,
+        dataset: load_dataset_from(&args.dataset, &args.places)?,
+        test: args.test.as_deref().map(|test| load_dataset_from(test, &args.places)).transpose()?,
         model_type: match args.model_type {
             TypeChoice::Auto => None,
             TypeChoice::Classification => Some(ModelType::Classification),

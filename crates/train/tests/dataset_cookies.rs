@@ -1,14 +1,16 @@
 //! The guide's own data set, as it really is, and a real line's tiles.
 
-#![allow(clippy::unwrap_used, reason = "also the helpers of a test may fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use linewarden_train::dataset::{
-    Class, Dataset, LabelColor, MINIMUM_NORMALS, Origin, Picture, check, check_for_training, from_csv, read_mask,
-    read_pictures, write_manifest,
+    Alike, Class, Dataset, LabelColor, MINIMUM_NORMALS, Origin, Picture, Places, check, check_for_training, from_csv,
+    read_mask, read_pictures, write_manifest,
 };
+use linewarden_train::progress::{Progress, Silent};
 
 const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
 
@@ -39,7 +41,7 @@ fn the_cookies_manifest_loads_as_it_is() {
     assert_eq!(cookies.warnings, [""; 0], "both date styles, and no BACKGROUND, are fine");
     assert!(cookies.samples.iter().all(|sample| sample.labeled_at.is_some()));
     assert_eq!(cookies.samples[0].source_ref, "training-images/anomaly-1.jpg");
-    assert_eq!(cookies.samples[9].origin, Origin::Manifest { line: 10 });
+    assert_eq!(cookies.samples[9].origin, Origin::Manifest { file: manifest.into(), line: 10 });
     assert_eq!(check_for_training(&cookies.samples, MINIMUM_NORMALS), Ok((576, 768)));
 }
 
@@ -87,14 +89,77 @@ fn the_hash_tells_contents_and_labels_but_not_places() {
 #[test]
 fn a_check_of_the_cookies_finds_no_problem() {
     let Some(manifest) = shared("cookies/train.manifest") else { return };
-    let mut steps = Vec::new();
-    let report = check(&manifest, |done, all| steps.push((done, all)));
+    let steps = Steps::default();
+    let report = check(&manifest, None, &Places::default(), &steps);
     assert!(report.is_ok(), "{report}");
-    assert_eq!((report.images, report.normals, report.anomalies, report.masks), (63, 31, 32, 32));
-    assert_eq!(report.image_size, Some((576, 768)));
-    assert_eq!((report.labels[0].images, report.labels[0].images_with_only_this), (32, 32));
-    assert_eq!(report.warnings, [""; 0]);
-    assert_eq!((steps.len(), steps.last()), (63, Some(&(63, 63))));
+    let counts = &report.train;
+    assert_eq!((counts.images, counts.normals, counts.anomalies, counts.masks), (63, 31, 32, 32));
+    assert_eq!(counts.image_size, Some((576, 768)));
+    assert_eq!((counts.labels[0].images, counts.labels[0].images_with_only_this), (32, 32));
+    // The guide's own data set has one cookie photographed twice.
+    let [twice] = report.duplicates.as_slice() else { panic!("{report}") };
+    assert!(twice.first.ends_with("normal-1.jpg") && twice.second.ends_with("normal-2.jpg"), "{report}");
+    assert_eq!((twice.alike, twice.across, twice.classes_differ), (Alike::Near, false, false));
+    assert_eq!(report.warnings.len(), 1, "{report}");
+    assert_eq!((steps.total.into_inner(), steps.done.into_inner()), (63, 63));
+}
+
+/// Counts the steps that it hears of.
+#[derive(Default)]
+struct Steps {
+    total: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl Progress for Steps {
+    fn stage(&self, _name: &str, total: usize) {
+        self.total.fetch_add(total, Ordering::Relaxed);
+    }
+
+    fn advance(&self, steps: usize) {
+        self.done.fetch_add(steps, Ordering::Relaxed);
+    }
+
+    fn note(&self, _text: &str) {}
+}
+
+#[test]
+fn photographs_that_are_in_training_and_test_are_found_however_they_were_saved() {
+    let Some(manifest) = shared("cookies/train.manifest") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let normal = folder.path().join("normal");
+    std::fs::create_dir(&normal).unwrap();
+    let pictures = manifest.with_file_name("training-images");
+    std::fs::copy(pictures.join("normal-7.jpg"), normal.join("copied.jpg")).unwrap();
+    let again = image::open(pictures.join("normal-9.jpg")).unwrap();
+    let mut worse = std::fs::File::create(normal.join("saved-again.jpg")).unwrap();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut worse, 60);
+    again.write_with_encoder(encoder).unwrap();
+    again.brighten(6).save(normal.join("brighter.png")).unwrap();
+    let report = check(&manifest, Some(folder.path()), &Places::default(), &Silent);
+    let across: Vec<_> = report.duplicates.iter().filter(|pair| pair.across).collect();
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let found: Vec<_> = across.iter().map(|pair| (name(&pair.first), name(&pair.second), pair.alike)).collect();
+    let expected =
+        [("9", "brighter.png", Alike::Near), ("7", "copied.jpg", Alike::Exact), ("9", "saved-again.jpg", Alike::Near)];
+    let expected = expected.map(|(number, second, alike)| (format!("normal-{number}.jpg"), second.to_owned(), alike));
+    assert_eq!(found, expected);
+    let text = report.to_string();
+    assert!(text.contains("the same picture in training and in the test"), "{text}");
+    assert!(text.contains("nearly the same picture in training and in the test"), "{text}");
+    assert!(text.contains("quota: a data set for the test needs 10 normal and 10 anomalous pictures"), "{text}");
+}
+
+#[test]
+fn a_split_keeps_the_shares_of_both_classes_and_follows_its_seed() {
+    let Some(manifest) = shared("cookies/train.manifest") else { return };
+    let cookies = Dataset::load(&manifest).unwrap();
+    let (train, test) = cookies.split(1, 0.2).unwrap();
+    assert_eq!((test.normals().count(), test.anomalies().count()), (6, 6));
+    assert_eq!((train.normals().count(), train.anomalies().count()), (25, 26));
+    assert!(test.samples.iter().all(|sample| !train.samples.contains(sample)));
+    assert_eq!(cookies.split(1, 0.2).unwrap().1, test);
+    assert_ne!(cookies.split(2, 0.2).unwrap().1, test);
 }
 
 #[test]

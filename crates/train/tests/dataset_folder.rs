@@ -7,9 +7,10 @@ use std::path::Path;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use linewarden_train::dataset::{
-    Class, Dataset, LabelColor, Picture, PictureError, PictureFault, check, check_for_training, picture_size,
-    read_mask, read_pictures, write_manifest,
+    Class, Dataset, LabelColor, Picture, PictureError, PictureFault, Places, Report, check, check_for_training,
+    picture_size, read_mask, read_pictures, write_manifest,
 };
+use linewarden_train::progress::Silent;
 use tempfile::TempDir;
 
 /// An empty folder with these folders in it.
@@ -21,8 +22,19 @@ fn folder_with(folders: &[&str]) -> TempDir {
     root
 }
 
+fn look(path: &Path) -> Report {
+    check(path, None, &Places::default(), &Silent)
+}
+
 fn save(path: impl AsRef<Path>, width: u32, height: u32) {
     RgbImage::from_pixel(width, height, Rgb([90, 120, 150])).save(path).unwrap();
+}
+
+/// A picture that looks like no other with another seed.
+fn textured(seed: u32) -> RgbImage {
+    let mut random = fastrand::Rng::with_seed(seed.into());
+    let cells: Vec<u8> = (0..256).map(|_| random.u8(..)).collect();
+    RgbImage::from_fn(64, 64, |x, y| Rgb([cells[(y / 4 * 16 + x / 4) as usize]; 3]))
 }
 
 /// `count` good pictures of 64x64.
@@ -233,7 +245,7 @@ fn masks_that_do_not_fit_are_named() {
     assert!(matches!(&errors[0].fault, PictureFault::SizeDiffers { mask, .. } if mask == "64x32"), "{}", errors[0]);
     assert!(matches!(&errors[1].fault, PictureFault::NotPng), "{}", errors[1]);
     assert!(matches!(&errors[2].fault, PictureFault::NoMask), "{}", errors[2]);
-    let report = check(root.path(), |_, _| {});
+    let report = look(root.path());
     assert_eq!(report.problems.len(), 2, "{report}");
     assert!(report.problems[0].place.ends_with("masks/a.png"), "{report}");
 }
@@ -343,48 +355,52 @@ fn pictures_on_their_side_are_turned_upright() {
 #[test]
 fn a_check_counts_and_warns_of_quotas() {
     let root = folder_with(&["normal", "anomaly", "masks"]);
-    save_normals(root.path(), 4);
-    save(root.path().join("anomaly/a.png"), 64, 64);
-    GrayImage::from_pixel(64, 64, Luma([255])).save(root.path().join("masks/a.png")).unwrap();
-    let report = check(root.path(), |_, _| {});
+    for (folder, count) in [("normal", 4), ("anomaly", 1)] {
+        for index in 0..count {
+            textured(index + 7 * count).save(root.path().join(format!("{folder}/{index}.png"))).unwrap();
+        }
+    }
+    GrayImage::from_fn(64, 64, |x, _| Luma([u8::from(x < 9)])).save(root.path().join("masks/0.png")).unwrap();
+    let report = look(root.path());
     assert!(report.is_ok(), "{report}");
-    assert_eq!((report.images, report.normals, report.anomalies, report.masks), (5, 4, 1, 1));
+    let counts = &report.train;
+    assert_eq!((counts.images, counts.normals, counts.anomalies, counts.masks), (5, 4, 1, 1));
     assert_eq!(
         report.warnings,
         [
             "quota: training needs at least 10 normal pictures, this has 4",
-            "quota: label `anomaly` needs at least 10 pictures with no other label, this has 1",
+            "quota: label `anomaly` needs at least 20 pictures with no other label in a data set that serves for training and test alike, this has 1",
         ]
     );
     assert!(report.to_string().contains("5 pictures: 4 normal, 1 anomalous, 0 unlabelled; 1 masks; 64x64 pixels"));
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["images"], &json["labels"][0]["name"]), (&5.into(), &"anomaly".into()));
 
-    let nothing = check(&root.path().join("nowhere"), |_, _| {});
-    assert_eq!((nothing.images, nothing.problems.len()), (0, 1));
+    let nothing = look(&root.path().join("nowhere"));
+    assert_eq!((nothing.train.images, nothing.problems.len()), (0, 1));
 }
 
 #[test]
 fn a_folder_becomes_a_manifest_in_the_guide_s_form() {
-    let root = folder_with(&["normal", "anomaly", "masks", "out"]);
+    let root = folder_with(&["normal", "anomaly", "masks"]);
     save(root.path().join("normal/n.png"), 64, 64);
     save(root.path().join("anomaly/a.png"), 64, 64);
     let spot = |x, _| if x == 0 { Luma([255]) } else { Luma([0]) };
     GrayImage::from_fn(64, 64, spot).save(root.path().join("masks/a.png")).unwrap();
     let dataset = Dataset::load(root.path()).unwrap();
-    let out = root.path().join("out/set.manifest");
+    let out = root.path().join("set.manifest");
     let at = "2026-01-02T03:04:05.5Z".parse().unwrap();
     let summary = write_manifest(&dataset, &out, at).unwrap();
     assert_eq!((summary.images, summary.normals, summary.anomalies, summary.masks), (2, 1, 1, 1));
     let expected = concat!(
-        r##"{"source-ref":"../normal/n.png","anomaly-label":0,"anomaly-label-metadata":{"confidence":1,"##,
+        r##"{"source-ref":"normal/n.png","anomaly-label":0,"anomaly-label-metadata":{"confidence":1,"##,
         r##""job-name":"labeling-job/anomaly-classification","class-name":"normal","human-annotated":"yes","##,
         r##""creation-date":"2026-01-02T03:04:05.500000","type":"groundtruth/image-classification"}}"##,
         "\n",
-        r##"{"source-ref":"../anomaly/a.png","anomaly-label":1,"anomaly-label-metadata":{"confidence":1,"##,
+        r##"{"source-ref":"anomaly/a.png","anomaly-label":1,"anomaly-label-metadata":{"confidence":1,"##,
         r##""job-name":"labeling-job/anomaly-classification","class-name":"anomaly","human-annotated":"yes","##,
         r##""creation-date":"2026-01-02T03:04:05.500000","type":"groundtruth/image-classification"},"##,
-        r##""anomaly-mask-ref":"../masks/a.png","anomaly-mask-ref-metadata":{"internal-color-map":{"##,
+        r##""anomaly-mask-ref":"masks/a.png","anomaly-mask-ref-metadata":{"internal-color-map":{"##,
         r##""0":{"class-name":"BACKGROUND","hex-color":"#000000","confidence":0.0},"##,
         r##""1":{"class-name":"anomaly","hex-color":"#FFFFFF","confidence":0.0}},"##,
         r##""type":"groundtruth/semantic-segmentation","human-annotated":"yes","##,

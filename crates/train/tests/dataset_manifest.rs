@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use linewarden_train::dataset::{CsvError, Dataset, Problem, check, from_csv, read_mask};
+use linewarden_train::dataset::{CsvError, Dataset, Places, Problem, Report, check, from_csv, read_mask};
+use linewarden_train::progress::Silent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,6 +25,10 @@ fn pictures() -> TempDir {
     };
     RgbImage::from_fn(64, 64, two).save(root.path().join("mask.png")).unwrap();
     root
+}
+
+fn look(path: &Path) -> Report {
+    check(path, None, &Places::default(), &Silent)
 }
 
 fn classified(source_ref: &str, attribute: &str, class: &str) -> Value {
@@ -248,8 +253,8 @@ fn all_problems_of_all_lines_come_at_once_and_the_other_lines_are_not_lost() {
              {place}:5: `source-ref`: is on line 1 already, with another class"
         )
     );
-    let report = check(&path, |_, _| {});
-    assert_eq!((report.normals, report.problems.len()), (1, 6));
+    let report = look(&path);
+    assert_eq!((report.train.normals, report.problems.len()), (1, 6));
 }
 
 #[test]

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::write::{Line, folder_of, relative_path, write_lines};
+use super::error::shown;
+use super::write::{Line, folder_of, reference_to, write_lines};
 use super::{Class, ManifestSummary, Problem};
+
+/// Rows for a million pictures; what a data set may have is a hundredth of that.
+const MAXIMUM_BYTES: u64 = 256 << 20;
 
 /// What was written: a manifest without masks.
 pub type CsvSummary = ManifestSummary;
@@ -41,10 +45,18 @@ pub enum CsvError {
 /// to `<name>_deduplicated.csv`, both beside the CSV file, and no manifest is written.
 pub fn from_csv(csv: &Path, s3_path: Option<&str>, out: &Path, created_at: Timestamp) -> Result<CsvSummary, CsvError> {
     let place = Placement::new(csv, s3_path, out)?;
+    let length = fs::metadata(csv).map_err(|error| file_error(csv, "cannot read", &error))?.len();
+    if length > MAXIMUM_BYTES {
+        let message = format!("is a file of {} MiB, the most allowed is {} MiB", length >> 20, MAXIMUM_BYTES >> 20);
+        return Err(CsvError::File(Problem::new(csv, message)));
+    }
     let content = fs::read(csv).map_err(|error| file_error(csv, "cannot read", &error))?;
-    let content = String::from_utf8(content)
-        .map_err(|error| CsvError::File(Problem::new(csv, format!("is not UTF-8: {}", error.utf8_error()))))?;
-    let rows = rows(&content);
+    let text = std::str::from_utf8(&content).map_err(|error| {
+        let line = 1 + content[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        let message = format!("is not UTF-8 ({error}); save it as \"CSV UTF-8\"");
+        CsvError::File(Problem { line: Some(line), ..Problem::new(csv, message) })
+    })?;
+    let rows = rows(text);
     if rows.is_empty() {
         return Err(CsvError::File(Problem::new(csv, "has no rows; a row is `picture,normal` or `picture,anomaly`")));
     }
@@ -85,11 +97,16 @@ enum Reason {
     Duplicate,
     MixedLocation,
     NoImage,
+    OpenQuote,
+    OutsideFolder,
 }
 
+/// One entry as written; in quotes it may go over several lines.
 struct Row {
+    /// Where it begins.
     line: usize,
     fields: Vec<String>,
+    is_open: bool,
 }
 
 impl Row {
@@ -100,6 +117,23 @@ impl Row {
     fn classification(&self) -> &str {
         self.fields.get(1).map_or("", |field| field.trim())
     }
+
+    /// What is probably meant by a row without a classification.
+    fn hint(&self) -> &'static str {
+        let picture = self.picture();
+        if self.fields.len() == 1 && picture.contains([';', '\t']) {
+            "; the fields must be parted by commas"
+        } else if self.line == 1 && !picture.contains(['.', '/']) {
+            "; there must be no header row"
+        } else {
+            ""
+        }
+    }
+}
+
+/// A path below the CSV file's folder, or a key below the S3 path, that leads above it.
+fn climbs_out(picture: &str) -> bool {
+    !picture.starts_with('/') && super::resolve::climbs_out(Path::new(picture.trim_start_matches("s3://")))
 }
 
 impl Reason {
@@ -109,16 +143,21 @@ impl Reason {
             Self::Duplicate => "DUPLICATE",
             Self::MixedLocation => "MIXED_LOCATION",
             Self::NoImage => "NO_IMAGE",
+            Self::OpenQuote => "OPEN_QUOTE",
+            Self::OutsideFolder => "OUTSIDE_FOLDER",
         }
     }
 }
 
 impl Fault<'_> {
     fn problem(&self, csv: &Path) -> Problem {
-        let (picture, classification) = (self.row.picture(), self.row.classification());
+        let (picture, classification) = (shown(self.row.picture()), shown(self.row.classification()));
         let message = match self.reason {
             Reason::InvalidClassification => {
-                format!("`{picture}` has the classification `{classification}`; allowed are `normal` and `anomaly`")
+                let hint = self.row.hint();
+                format!(
+                    "`{picture}` has the classification `{classification}`; allowed are `normal` and `anomaly`{hint}"
+                )
             }
             Reason::Duplicate => format!("`{picture}` has a row already"),
             Reason::MixedLocation => {
@@ -127,6 +166,8 @@ impl Fault<'_> {
                 )
             }
             Reason::NoImage => "has no picture; a row is `picture,normal` or `picture,anomaly`".to_owned(),
+            Reason::OpenQuote => format!("a double quote in `{picture}` is never closed"),
+            Reason::OutsideFolder => format!("`{picture}` leads out of the folder of the CSV file"),
         };
         Problem { line: Some(self.row.line), ..Problem::new(csv, message) }
     }
@@ -140,9 +181,11 @@ fn sort_out(rows: &[Row], has_s3_path: bool) -> (Vec<Entry<'_>>, Vec<Fault<'_>>)
     for row in rows {
         let class = Class::from_name(row.classification());
         let reason = match class {
+            _ if row.is_open => Reason::OpenQuote,
             _ if row.picture().is_empty() => Reason::NoImage,
             None => Reason::InvalidClassification,
             Some(_) if is_s3(row) != s3_expected => Reason::MixedLocation,
+            Some(_) if climbs_out(row.picture()) => Reason::OutsideFolder,
             Some(class) => {
                 if seen.insert(row.picture()) {
                     entries.push(Entry { picture: row.picture(), class });
@@ -185,32 +228,36 @@ impl<'a> Placement<'a> {
             return picture.to_owned();
         }
         let full = self.csv_folder.join(picture);
-        relative_path(&full, &self.out_folder).unwrap_or_else(|| picture.to_owned())
+        reference_to(&full, &self.out_folder).unwrap_or_else(|| picture.to_owned())
     }
 }
 
-/// The rows that are not blank.
+/// The rows that are not blank. A field in double quotes may hold commas, line ends, and a double quote written twice.
 fn rows(content: &str) -> Vec<Row> {
-    let content = content.trim_start_matches('\u{feff}');
-    let numbered = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    numbered.map(|(index, line)| Row { line: index + 1, fields: fields(line) }).collect()
-}
-
-/// A line's fields. A field in double quotes may hold commas, and a double quote written twice.
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
+    let mut rows = Vec::new();
+    let mut line = 1;
+    let mut row = Row { line, fields: vec![String::new()], is_open: false };
+    let mut characters = content.trim_start_matches('\u{feff}').chars().peekable();
     while let Some(character) = characters.next() {
-        let is_new = fields.last().is_some_and(String::is_empty);
+        let is_new = row.fields.last().is_some_and(String::is_empty);
+        let ends_line = character == '\n' || character == '\r' && characters.peek() != Some(&'\n');
+        line += usize::from(ends_line);
         match character {
-            '"' if quoted && characters.next_if_eq(&'"').is_some() => push(&mut fields, '"'),
-            '"' if quoted || is_new => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => push(&mut fields, other),
+            '"' if row.is_open && characters.next_if_eq(&'"').is_some() => push(&mut row.fields, '"'),
+            '"' if row.is_open || is_new => row.is_open = !row.is_open,
+            ',' if !row.is_open => row.fields.push(String::new()),
+            '\n' | '\r' if !row.is_open => {
+                if ends_line {
+                    let next = Row { line, fields: vec![String::new()], is_open: false };
+                    rows.push(std::mem::replace(&mut row, next));
+                }
+            }
+            other => push(&mut row.fields, other),
         }
     }
-    fields
+    rows.push(row);
+    rows.retain(|row| row.is_open || row.fields.iter().any(|field| !field.trim().is_empty()));
+    rows
 }
 
 fn push(fields: &mut [String], character: char) {
@@ -220,7 +267,11 @@ fn push(fields: &mut [String], character: char) {
 }
 
 fn quoted(field: &str) -> String {
-    if field.contains([',', '"']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 fn write_faults(path: &Path, faults: &[Fault<'_>]) -> Result<(), CsvError> {
@@ -262,11 +313,24 @@ fn list(problems: &[Problem]) -> String {
 mod tests {
     use super::*;
 
+    fn read(content: &str) -> Vec<(usize, Vec<String>)> {
+        rows(content).into_iter().map(|row| (row.line, row.fields)).collect()
+    }
+
+    fn row(line: usize, fields: &[&str]) -> (usize, Vec<String>) {
+        (line, fields.iter().map(|&field| field.to_owned()).collect())
+    }
+
     #[test]
-    fn quotes_hold_commas_and_quotes() {
-        assert_eq!(fields("a.jpg,normal"), ["a.jpg", "normal"]);
-        assert_eq!(fields(r#""a,b ""c"".jpg",anomaly"#), [r#"a,b "c".jpg"#, "anomaly"]);
-        assert_eq!(fields(r#"a"b.jpg"#), [r#"a"b.jpg"#]);
+    fn quotes_hold_commas_quotes_and_line_ends() {
+        assert_eq!(read("a.jpg,normal"), [row(1, &["a.jpg", "normal"])]);
+        assert_eq!(read(r#""a,b ""c"".jpg",anomaly"#), [row(1, &[r#"a,b "c".jpg"#, "anomaly"])]);
+        assert_eq!(read(r#"a"b.jpg"#), [row(1, &[r#"a"b.jpg"#])]);
+        assert_eq!(
+            read("\u{feff}\"a\r\nb\",normal\r\n\r\nc,anomaly\rd,normal\n"),
+            [row(1, &["a\r\nb", "normal"]), row(4, &["c", "anomaly"]), row(5, &["d", "normal"])]
+        );
+        assert!(rows("a,normal\n\"b,normal\nc,normal")[1].is_open);
         assert_eq!(quoted(r#"a,b "c".jpg"#), r#""a,b ""c"".jpg""#);
     }
 }

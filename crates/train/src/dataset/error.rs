@@ -19,11 +19,23 @@ pub struct Problem {
     pub key: Option<String>,
     /// What is wrong and what is allowed.
     pub message: String,
+    /// The line of a manifest that names the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named_in: Option<Place>,
+}
+
+/// A line of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The manifest.
+    pub file: PathBuf,
+    /// Line in it, from 1.
+    pub line: usize,
 }
 
 impl Problem {
     pub(crate) fn new(place: impl AsRef<Path>, message: impl Into<String>) -> Self {
-        Self { place: place.as_ref().to_owned(), line: None, key: None, message: message.into() }
+        Self { place: place.as_ref().to_owned(), line: None, key: None, message: message.into(), named_in: None }
     }
 }
 
@@ -39,7 +51,11 @@ impl fmt::Display for Problem {
         if let Some(key) = &self.key {
             write!(out, "`{key}`: ")?;
         }
-        write!(out, "{}", self.message)
+        write!(out, "{}", self.message)?;
+        match &self.named_in {
+            Some(Place { file, line }) => write!(out, " (named in {}:{line})", file.display()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -81,12 +97,41 @@ impl fmt::Display for DatasetError {
 
 impl std::error::Error for DatasetError {}
 
+/// Text from a file for a message: one line of printable characters, cut when it is long.
+pub(crate) fn shown(text: &str) -> String {
+    const SHOWN: usize = 120;
+    let mut shown: String = text.chars().take(SHOWN).flat_map(printable).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A terminal obeys control characters, so they are shown by their names.
+fn printable(character: char) -> impl Iterator<Item = char> {
+    let escaped = character.is_control().then(|| character.escape_debug());
+    let plain = (!character.is_control()).then_some(character);
+    escaped.into_iter().flatten().chain(plain)
+}
+
 /// Names for a message: all of a few, the first of many.
 pub(crate) fn listed(names: &[String]) -> String {
     const SHOWN: usize = 10;
-    let shown = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let shown = names.iter().take(SHOWN).map(|name| format!("`{}`", shown(name))).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_files_stay_short_and_harmless() {
+        assert_eq!(shown("a b"), "a b");
+        assert_eq!(shown("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(shown(&"x".repeat(1 << 20)).chars().count(), 121);
     }
 }

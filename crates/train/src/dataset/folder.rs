@@ -12,6 +12,8 @@ use super::{
 };
 
 const COLORS_FILE: &str = "colors.json";
+/// Far more than 255 names and colours need.
+const MAXIMUM_COLORS_BYTES: u64 = 1 << 20;
 const MASKS_FOLDER: &str = "masks";
 const ALLOWED: &str = "allowed are `normal/` and `anomaly/` with .jpg, .jpeg and .png files, `masks/` with a .png of \
                        the same name for each anomaly, and `colors.json`";
@@ -19,7 +21,8 @@ const ALLOWED: &str = "allowed are `normal/` and `anomaly/` with .jpg, .jpeg and
 const ANOMALY_COLOR: &str = "#23A436";
 
 pub(super) fn load(root: &Path) -> Result<Loaded, Problem> {
-    let mut folder = Folder { root, problems: Vec::new(), warnings: BTreeSet::new() };
+    let full_root = root.canonicalize().ok();
+    let mut folder = Folder { root, full_root, problems: Vec::new(), warnings: BTreeSet::new() };
     let known = folder.known_entries()?;
     let mut samples = Vec::new();
     for class in [Class::Normal, Class::Anomaly] {
@@ -42,6 +45,8 @@ pub(super) fn load(root: &Path) -> Result<Loaded, Problem> {
 
 struct Folder<'a> {
     root: &'a Path,
+    /// Without links, so that paths can be compared.
+    full_root: Option<PathBuf>,
     problems: Vec<Problem>,
     warnings: BTreeSet<String>,
 }
@@ -75,17 +80,36 @@ impl Folder<'_> {
         let folder = self.root.join(class.as_str());
         let mut samples = Vec::new();
         let mut ignored = Vec::new();
+        let mut outside = Vec::new();
         for (name, path) in entries(&folder)? {
-            if !path.is_file() || !has_extension(&path, &["jpg", "jpeg", "png"]) {
+            let is_named_as_picture = has_extension(&path, &["jpg", "jpeg", "png"]);
+            if is_named_as_picture && !path.exists() {
+                self.problems.push(Problem::new(&path, "is a link to a file that is not there"));
+                continue;
+            }
+            if !is_named_as_picture || !path.is_file() {
                 ignored.push(name);
                 continue;
+            }
+            if self.leads_out(&path) {
+                outside.push(format!("{}/{name}", class.as_str()));
             }
             let source_ref = format!("{}/{name}", class.as_str());
             let origin = Origin::Folder;
             samples.push(Sample { path, source_ref, class: Some(class), mask: None, origin, labeled_at: None });
         }
         self.warn_of_ignored(&folder, &ignored);
+        if !outside.is_empty() {
+            let (folder, count, names) = (folder.display(), outside.len(), listed(&outside));
+            self.warnings.insert(format!("`{folder}`: {count} pictures are links that lead out of it: {names}"));
+        }
         Ok(samples)
+    }
+
+    /// Whether a file is reached by a link from outside the data set.
+    fn leads_out(&self, path: &Path) -> bool {
+        let Some(root) = &self.full_root else { return false };
+        path.canonicalize().is_ok_and(|full| !full.starts_with(root))
     }
 
     fn mask_colors(&mut self, named: bool, labels: &mut Vec<LabelColor>) -> Result<MaskColors, Problem> {
@@ -97,6 +121,10 @@ impl Folder<'_> {
         let broken = |message: String| {
             Problem::new(&file, format!("{message}; allowed is an object such as {{\"scratch\": \"#2CA02C\"}}"))
         };
+        let length = fs::metadata(&file).map_or(0, |metadata| metadata.len());
+        if length > MAXIMUM_COLORS_BYTES {
+            return Err(broken(format!("has {length} bytes, the most allowed is {MAXIMUM_COLORS_BYTES}")));
+        }
         let content = fs::read(&file).map_err(|error| broken(format!("cannot read: {error}")))?;
         let colors: BTreeMap<String, String> =
             serde_json::from_slice(&content).map_err(|error| broken(error.to_string()))?;
@@ -107,7 +135,9 @@ impl Folder<'_> {
             let key = Some(key).filter(|key| !key.is_empty());
             self.problems.push(Problem { key, ..Problem::new(&file, message) });
         }
-        add_labels(labels, &map, &mut self.warnings);
+        if let Err(message) = add_labels(labels, &map, &mut self.warnings) {
+            self.problems.push(Problem::new(&file, message));
+        }
         Ok(MaskColors::Map { background: map.background, labels: map.labels })
     }
 

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::error::listed;
+use super::error::{listed, shown};
+use super::resolve::{self, Resolver};
 use super::{
-    Class, ColorMap, Dataset, LabelColor, Loaded, MaskColors, MaskSource, Origin, Problem, Sample, add_labels, dates,
-    name_of, resolve,
+    Class, ColorMap, Dataset, LabelColor, Loaded, MaskColors, MaskSource, Origin, Places, Problem, Sample, add_labels,
+    dates, name_of,
 };
 
 const CLASSIFICATION: &str = "groundtruth/image-classification";
@@ -22,15 +24,24 @@ const USUAL_LABEL: &str = "anomaly-label";
 const USUAL_MASK: &str = "anomaly-mask-ref";
 /// A line longer than this is not JSON Lines but some other file.
 const MAXIMUM_LINE_BYTES: u64 = 16 << 20;
+/// After so many problems the rest of the file is not read, and after so many warnings no further ones are kept: a file
+/// of a gigabyte that is no manifest has hundreds of millions.
+const MAXIMUM_PROBLEMS: usize = 10_000;
+const MAXIMUM_WARNINGS: usize = 1000;
 
 type Object = Map<String, Value>;
 
-pub(super) fn load(file: &Path) -> Result<Loaded, Problem> {
+pub(super) fn load(file: &Path, places: &Places) -> Result<Loaded, Problem> {
+    let content = File::open(file).map_err(|error| Problem::new(file, format!("cannot read: {error}")))?;
+    read(BufReader::new(content), file, places)
+}
+
+/// Reads the lines of a manifest that is called `file`.
+pub(super) fn read(mut content: impl BufRead, file: &Path, places: &Places) -> Result<Loaded, Problem> {
     let cannot_read = |error| Problem::new(file, format!("cannot read: {error}"));
     let root = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut reader = Reader::new(file, root);
+    let mut reader = Reader::new(file, root, places);
     let mut samples = Vec::new();
-    let mut content = BufReader::new(File::open(file).map_err(cannot_read)?);
     let mut bytes = Vec::new();
     loop {
         let read = next_line(&mut content, &mut bytes).map_err(cannot_read)?;
@@ -43,6 +54,10 @@ pub(super) fn load(file: &Path) -> Result<Loaded, Problem> {
             break;
         }
         samples.extend(reader.sample(&bytes));
+        if reader.problems.len() >= MAXIMUM_PROBLEMS {
+            reader.problem(None, "there are so many problems that the rest of the file was not read");
+            break;
+        }
     }
     if samples.is_empty() && reader.problems.is_empty() {
         reader.problems.push(Problem::new(file, "has no lines; a manifest has one JSON object a line"));
@@ -58,27 +73,34 @@ fn next_line(content: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> 
 
 /// What the lines so far have brought.
 struct Reader<'a> {
-    file: &'a Path,
+    file: Arc<Path>,
     root: &'a Path,
+    resolver: Resolver<'a>,
     line: usize,
     problems: Vec<Problem>,
     warnings: BTreeSet<String>,
     labels: Vec<LabelColor>,
     buckets: BTreeSet<String>,
+    /// Files outside the manifest's folder and those that the user named: how many, and the first.
+    outside: usize,
+    first_outside: Option<(usize, PathBuf)>,
     /// First line and class of each picture.
     seen: BTreeMap<PathBuf, (usize, Option<Class>)>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(file: &'a Path, root: &'a Path) -> Self {
+    fn new(file: &Path, root: &'a Path, places: &'a Places) -> Self {
         Self {
-            file,
+            file: Arc::from(file),
             root,
+            resolver: Resolver::new(root, places),
             line: 0,
             problems: Vec::new(),
             warnings: BTreeSet::new(),
             labels: Vec::new(),
             buckets: BTreeSet::new(),
+            outside: 0,
+            first_outside: None,
             seen: BTreeMap::new(),
         }
     }
@@ -88,8 +110,15 @@ impl<'a> Reader<'a> {
             let buckets: Vec<String> = self.buckets.into_iter().collect();
             self.warnings.insert(format!("the pictures lie in several buckets: {}", listed(&buckets)));
         }
+        if let Some((line, first)) = &self.first_outside {
+            let (count, file, first) = (self.outside, self.file.display(), first.display());
+            self.warnings.insert(format!(
+                "{file}:{line}: {count} files lie outside the manifest's folder, reached by a full path or a link, the \
+                 first is `{first}`; `--images DIR` names a folder where that is meant"
+            ));
+        }
         let dataset = Dataset {
-            name: name_of(self.file),
+            name: name_of(&self.file),
             root: self.root.to_owned(),
             samples,
             labels: self.labels,
@@ -99,11 +128,14 @@ impl<'a> Reader<'a> {
     }
 
     fn problem(&mut self, key: Option<&str>, message: impl Into<String>) {
-        let key = key.map(str::to_owned);
-        self.problems.push(Problem { line: Some(self.line), key, ..Problem::new(self.file, message) });
+        let key = key.map(shown);
+        self.problems.push(Problem { line: Some(self.line), key, ..Problem::new(&self.file, message) });
     }
 
     fn warn(&mut self, message: impl AsRef<str>) {
+        if self.warnings.len() >= MAXIMUM_WARNINGS {
+            return;
+        }
         let place = format!("{}:{}", self.file.display(), self.line);
         self.warnings.insert(format!("{place}: {}", message.as_ref()));
     }
@@ -123,7 +155,7 @@ impl<'a> Reader<'a> {
             self.warn("has a mask but no class, so it counts as unlabelled");
         }
         self.note_duplicate(&path, class);
-        let origin = Origin::Manifest { line: self.line };
+        let origin = Origin::Manifest { file: Arc::clone(&self.file), line: self.line };
         Some(Sample { path, source_ref, class, mask, origin, labeled_at })
     }
 
@@ -164,8 +196,14 @@ impl<'a> Reader<'a> {
         if let Some(bucket) = resolve::bucket(reference) {
             self.buckets.insert(bucket.to_owned());
         }
-        match resolve::resolve(reference, self.root) {
-            Ok(path) => Some((reference.to_owned(), path)),
+        match self.resolver.resolve(reference) {
+            Ok(found) => {
+                if found.is_outside {
+                    self.outside += 1;
+                    self.first_outside.get_or_insert_with(|| (self.line, found.path.clone()));
+                }
+                Some((reference.to_owned(), found.path))
+            }
             Err(message) => {
                 self.problem(Some(key), message);
                 None
@@ -191,6 +229,7 @@ impl<'a> Reader<'a> {
             Some(Value::String(written)) => {
                 let class = Class::from_name(written);
                 if class.is_none() {
+                    let (key, written) = (shown(&key), shown(written));
                     self.warn(format!(
                         "`{key}` is `{written}`, neither `normal` nor `anomaly`, so it counts as unlabelled"
                     ));
@@ -215,6 +254,8 @@ impl<'a> Reader<'a> {
 
     /// The label attribute of this kind and its metadata. Detections that an evaluation manifest adds are not labels.
     fn attribute<'o>(&mut self, object: &'o Object, kind: &str, usual: &str) -> Option<(&'o str, &'o Object)> {
+        // What only this kind's metadata have, for lines that do not say their type.
+        let telltale = if kind == CLASSIFICATION { "class-name" } else { "internal-color-map" };
         let mut found = Vec::new();
         for (key, metadata) in object {
             let Some(name) = key.strip_suffix("-metadata").filter(|name| !name.ends_with("-detected")) else {
@@ -228,9 +269,9 @@ impl<'a> Reader<'a> {
             };
             match metadata.get("type").and_then(Value::as_str) {
                 Some(written) if written == kind => found.push((name, metadata)),
-                None if name == usual => found.push((name, metadata)),
+                None if name == usual || metadata.contains_key(telltale) => found.push((name, metadata)),
                 Some(written) if name == usual => {
-                    self.problem(Some(&format!("{key}.type")), format!("must be `{kind}`, got `{written}`"));
+                    self.problem(Some(&format!("{key}.type")), format!("must be `{kind}`, got `{}`", shown(written)));
                 }
                 _ => {}
             }
@@ -257,12 +298,13 @@ impl<'a> Reader<'a> {
             Some(Value::String(answer)) if answer == "yes" || answer == "no" => {}
             Some(other) => {
                 let key = format!("{name}-metadata.human-annotated");
-                self.problem(Some(&key), format!("must be \"yes\" or \"no\", got {other}"));
+                self.problem(Some(&key), format!("must be \"yes\" or \"no\", got {}", shown(&other.to_string())));
             }
         }
         let written = metadata.get("creation-date")?;
         let date = written.as_str().and_then(dates::parse);
         if date.is_none() {
+            let (name, written) = (shown(name), shown(&written.to_string()));
             self.warn(format!("`{name}-metadata.creation-date` is no date: {written}"));
         }
         date
@@ -301,7 +343,10 @@ impl<'a> Reader<'a> {
         if self.problems.len() > problems_before {
             return None;
         }
-        add_labels(&mut self.labels, &map, &mut self.warnings);
+        if let Err(message) = add_labels(&mut self.labels, &map, &mut self.warnings) {
+            self.problem(Some(&key), message);
+            return None;
+        }
         Some(MaskColors::Map { background: map.background, labels: map.labels })
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
 
+use super::error::shown;
 use super::picture::{PictureError, PictureFault, picture_size, read_png, size_text};
 use super::{LabelColor, Sample};
 
@@ -71,25 +72,18 @@ impl LabelPicture {
 pub fn read_mask(sample: &Sample, labels: &[LabelColor]) -> Result<LabelPicture, PictureError> {
     let mask = sample.mask.as_ref().ok_or_else(|| PictureFault::NoMask.of(&sample.path))?;
     let numbers = mask.numbers(labels)?;
-    let pixels = Pixels::read(&mask.path)?;
+    let pixels = Pixels::of(read_png(&mask.path)?);
     let picture = picture_size(&sample.path)?;
     if (pixels.width, pixels.height) != picture {
         return Err(size_differs(&mask.path, (pixels.width, pixels.height), picture));
     }
-    let label_numbers = match &mask.colors {
-        MaskColors::AnyVisible { .. } => {
-            let number = numbers.first().map_or(1, |&(_, number)| number);
-            pixels.colors.iter().map(|color| if is_drawn(*color) { number } else { 0 }).collect()
-        }
-        MaskColors::Map { background, .. } => mask.numbered(&pixels, *background, &numbers)?,
-    };
-    Ok(LabelPicture { width: pixels.width, height: pixels.height, labels: label_numbers })
+    mask.labelled(&pixels, &numbers)
 }
 
 /// Up to `most` colours of a mask that are neither transparent nor black, sorted; `None` if there are more.
 pub(super) fn drawn_colors(path: &Path, most: usize) -> Result<Option<Vec<[u8; 3]>>, PictureError> {
     let mut colors = Vec::new();
-    for color in Pixels::read(path)?.colors.into_iter().flatten() {
+    for color in Pixels::of(read_png(path)?).colors.into_iter().flatten() {
         if color == BLACK || colors.last() == Some(&color) || colors.contains(&color) {
             continue;
         }
@@ -132,11 +126,22 @@ impl MaskSource {
         let mut numbers = Vec::with_capacity(wanted.len());
         for (color, name) in wanted {
             let number = number_of(name).ok_or_else(|| {
-                PictureFault::UnknownLabel { label: name.to_owned(), allowed: names(labels) }.of(&self.path)
+                PictureFault::UnknownLabel { label: shown(name), allowed: names(labels) }.of(&self.path)
             })?;
             numbers.push((color, number));
         }
         Ok(numbers)
+    }
+
+    fn labelled(&self, pixels: &Pixels, numbers: &[([u8; 3], u8)]) -> Result<LabelPicture, PictureError> {
+        let labels = match &self.colors {
+            MaskColors::AnyVisible { .. } => {
+                let number = numbers.first().map_or(1, |&(_, number)| number);
+                pixels.colors.iter().map(|color| if is_drawn(*color) { number } else { 0 }).collect()
+            }
+            MaskColors::Map { background, .. } => self.numbered(pixels, *background, numbers)?,
+        };
+        Ok(LabelPicture { width: pixels.width, height: pixels.height, labels })
     }
 
     fn numbered(
@@ -186,7 +191,7 @@ impl MaskSource {
             MaskColors::AnyVisible { label } => format!("any (`{label}`)"),
             MaskColors::Map { labels, background } => {
                 let background = background.map(|color| format!("{} (background)", hex(color)));
-                let labels = labels.iter().map(|(color, name)| format!("{} (`{name}`)", hex(*color)));
+                let labels = labels.iter().map(|(color, name)| format!("{} (`{}`)", hex(*color), shown(name)));
                 labels.chain(background).collect::<Vec<_>>().join(", ")
             }
         }
@@ -198,7 +203,7 @@ pub(super) fn size_differs(mask: &Path, size: (usize, usize), picture_size: (usi
 }
 
 fn names(labels: &[LabelColor]) -> String {
-    labels.iter().map(|label| format!("`{}`", label.name)).collect::<Vec<_>>().join(", ")
+    labels.iter().map(|label| format!("`{}`", shown(&label.name))).collect::<Vec<_>>().join(", ")
 }
 
 fn is_drawn(color: Option<[u8; 3]>) -> bool {
@@ -213,8 +218,7 @@ struct Pixels {
 }
 
 impl Pixels {
-    fn read(path: &Path) -> Result<Self, PictureError> {
-        let image = read_png(path)?;
+    fn of(image: DynamicImage) -> Self {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let colors = match image {
             DynamicImage::ImageLuma16(_)
@@ -225,7 +229,7 @@ impl Pixels {
             }
             _ => image.into_rgba8().pixels().map(|pixel| color(pixel.0)).collect(),
         };
-        Ok(Self { width, height, colors })
+        Self { width, height, colors }
     }
 }
 

@@ -10,29 +10,37 @@
 mod check;
 mod csv;
 mod dates;
+mod duplicates;
 mod error;
 mod folder;
+mod look;
 mod manifest;
 mod mask;
 mod picture;
 mod resolve;
+mod split;
 mod training;
 mod write;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use check::{LabelCount, Report, check};
+pub use check::{Checked, Counts, LabelCount, Report, check, check_sets};
 pub use csv::{CsvError, CsvSummary, from_csv};
 pub(crate) use dates::format as format_date;
-pub use error::{DatasetError, Problem};
+pub use duplicates::{Alike, Duplicate};
+use error::shown;
+pub use error::{DatasetError, Place, Problem};
 pub use mask::{LabelPicture, MaskColors, MaskSource, read_mask};
 pub use picture::{MAXIMUM_SIDE_PX, MINIMUM_SIDE_PX, Picture, PictureError, PictureFault, picture_size};
+pub use resolve::{Mapping, Places};
+pub use split::TEST_SHARE;
 pub use training::{MINIMUM_NORMALS, check_for_training, read_pictures};
 pub use write::{ManifestSummary, write_manifest};
 
@@ -71,9 +79,11 @@ impl Class {
 pub enum Origin {
     /// A file in the folder of its class.
     Folder,
-    /// A line of a manifest, from 1.
+    /// A line of a manifest.
     Manifest {
-        /// The line.
+        /// The manifest.
+        file: Arc<Path>,
+        /// Line in it, from 1.
         line: usize,
     },
 }
@@ -93,6 +103,25 @@ pub struct Sample {
     pub origin: Origin,
     /// When it was labelled, where the manifest says so readably.
     pub labeled_at: Option<Timestamp>,
+}
+
+impl Sample {
+    /// What is wrong with a file of this sample: its picture or its mask.
+    pub(crate) fn problem(&self, file: &Path, message: impl Into<String>) -> Problem {
+        Problem { named_in: self.named_in(), ..Problem::new(file, message) }
+    }
+
+    /// The error of the picture or the mask as a problem of the data set.
+    pub(crate) fn unreadable(&self, error: &PictureError) -> Problem {
+        self.problem(&error.path, error.fault.to_string())
+    }
+
+    fn named_in(&self) -> Option<Place> {
+        match &self.origin {
+            Origin::Folder => None,
+            Origin::Manifest { file, line } => Some(Place { file: file.to_path_buf(), line: *line }),
+        }
+    }
 }
 
 /// An anomaly label and its colour.
@@ -126,9 +155,15 @@ struct Loaded {
 }
 
 impl Dataset {
-    /// Loads a folder or a manifest. Pictures are looked for but not opened; every problem is reported at once.
+    /// Loads a folder, or a manifest whose pictures lie beside it. Pictures are looked for but not opened; every
+    /// problem is reported at once.
     pub fn load(path: &Path) -> Result<Self, DatasetError> {
-        let loaded = load(path)?;
+        Self::load_from(path, &Places::default())
+    }
+
+    /// Loads a folder, or a manifest whose pictures lie beside it or in one of these places.
+    pub fn load_from(path: &Path, places: &Places) -> Result<Self, DatasetError> {
+        let loaded = load(path, places)?;
         DatasetError::unless_empty(loaded.problems)?;
         Ok(loaded.dataset)
     }
@@ -176,18 +211,18 @@ impl Dataset {
     }
 }
 
-fn load(path: &Path) -> Result<Loaded, DatasetError> {
-    let metadata = fs::metadata(path).map_err(|error| {
-        let allowed = "a data set is a folder with `normal/` and `anomaly/`, or a manifest file";
-        Problem::new(path, format!("cannot open: {error}; {allowed}"))
-    })?;
-    let mut loaded = if metadata.is_dir() { folder::load(path)? } else { manifest::load(path)? };
-    let labels = loaded.dataset.labels.len();
-    if labels > MAXIMUM_LABELS {
-        let message = format!("has {labels} anomaly labels, the most allowed is {MAXIMUM_LABELS}");
-        loaded.problems.push(Problem::new(path, message));
+fn load(path: &Path, places: &Places) -> Result<Loaded, DatasetError> {
+    let allowed = "a data set is a folder with `normal/` and `anomaly/`, or a manifest file";
+    let metadata =
+        fs::metadata(path).map_err(|error| Problem::new(path, format!("cannot open: {error}; {allowed}")))?;
+    if metadata.is_dir() {
+        return Ok(folder::load(path)?);
     }
-    Ok(loaded)
+    // A pipe or a device may never end.
+    if !metadata.is_file() {
+        return Err(Problem::new(path, format!("is neither a folder nor a file; {allowed}")).into());
+    }
+    Ok(manifest::load(path, places)?)
 }
 
 /// Name of a file or folder, also for `.` and `..`.
@@ -207,9 +242,14 @@ impl ColorMap {
     /// From (key, label, hex colour) in the order of the map; problems as (key, message).
     fn new(entries: Vec<(String, String, String)>, problems: &mut Vec<(String, String)>) -> Self {
         let mut map = Self { background: None, labels: Vec::new() };
+        if entries.len() > MAXIMUM_LABELS + 1 {
+            let message = format!("has {} colours, the most allowed is {MAXIMUM_LABELS} labels", entries.len());
+            problems.push((String::new(), message));
+            return map;
+        }
         for (key, name, hex_color) in entries {
             let Some(color) = mask::parse_hex(&hex_color) else {
-                problems.push((key, format!("`{hex_color}` is no colour; allowed is `#RRGGBB`")));
+                problems.push((key, format!("`{}` is no colour; allowed is `#RRGGBB`", shown(&hex_color))));
                 continue;
             };
             if name.eq_ignore_ascii_case("background") {
@@ -218,33 +258,40 @@ impl ColorMap {
             }
             match map.labels.iter().find(|(taken, _)| *taken == color) {
                 Some((_, other)) if *other != name => {
-                    problems
-                        .push((key, format!("labels `{other}` and `{name}` have one colour, {}", mask::hex(color))));
+                    let (other, name) = (shown(other), shown(&name));
+                    let color = mask::hex(color);
+                    problems.push((key, format!("labels `{other}` and `{name}` have one colour, {color}")));
                 }
                 Some(_) => {}
                 None => map.labels.push((color, name)),
             }
         }
         if let Some((_, name)) = map.labels.iter().find(|(color, _)| Some(*color) == map.background) {
-            problems.push((String::new(), format!("label `{name}` has the colour of the background")));
+            problems.push((String::new(), format!("label `{}` has the colour of the background", shown(name))));
         }
         map
     }
 }
 
-/// Adds a map's labels to those of the data set; the first colour of a label is its colour.
-fn add_labels(labels: &mut Vec<LabelColor>, map: &ColorMap, warnings: &mut BTreeSet<String>) {
+/// Adds a map's labels to those of the data set; the first colour of a label is its colour. An error says that there
+/// are too many.
+fn add_labels(labels: &mut Vec<LabelColor>, map: &ColorMap, warnings: &mut BTreeSet<String>) -> Result<(), String> {
     let mut of_this_map = BTreeSet::new();
     for (color, name) in &map.labels {
         let hex_color = mask::hex(*color);
         let first_here = of_this_map.insert(name);
         match labels.iter().find(|label| label.name == *name) {
+            None if labels.len() == MAXIMUM_LABELS => {
+                return Err(format!("label `{}` is one too many, the most allowed is {MAXIMUM_LABELS}", shown(name)));
+            }
             None => labels.push(LabelColor { name: name.clone(), hex_color }),
             Some(label) if first_here && label.hex_color != hex_color => {
                 let used = &label.hex_color;
+                let name = shown(name);
                 warnings.insert(format!("label `{name}` has several colours, {used} is used, not {hex_color}"));
             }
             Some(_) => {}
         }
     }
+    Ok(())
 }

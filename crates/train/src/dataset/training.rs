@@ -1,13 +1,10 @@
 //! What training asks of a data set: enough normals, and readable pictures of one allowed size.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::mask::size_differs;
 use super::picture::size_text;
-use super::{
-    Class, DatasetError, MAXIMUM_SIDE_PX, MINIMUM_SIDE_PX, Picture, PictureError, Problem, Sample, picture_size,
-};
+use super::{Class, DatasetError, MAXIMUM_SIDE_PX, MINIMUM_SIDE_PX, Picture, Problem, Sample, picture_size};
 
 /// The fewest normals that training works with.
 pub const MINIMUM_NORMALS: usize = 10;
@@ -19,33 +16,28 @@ pub fn check_for_training<'a>(
     samples: impl IntoIterator<Item = &'a Sample>,
     minimum_normals: usize,
 ) -> Result<(usize, usize), DatasetError> {
-    let mut problems = Vec::new();
     let samples: Vec<&Sample> = samples.into_iter().filter(|sample| sample.class.is_some()).collect();
-    let normals = samples.iter().filter(|sample| sample.class == Some(Class::Normal)).count();
-    if normals < minimum_normals {
-        let message = format!("training needs at least {minimum_normals} normal pictures, the data set has {normals}");
-        problems.push(Problem::new("", message));
-    }
+    let mut problems: Vec<Problem> = too_few_normals(&samples, minimum_normals).into_iter().collect();
     let mut sizes = Vec::new();
     for sample in samples {
         let size = match picture_size(&sample.path) {
             Ok(size) => size,
             Err(error) => {
-                problems.push(problem_of(&error));
+                problems.push(sample.unreadable(&error));
                 continue;
             }
         };
-        sizes.push((sample.path.as_path(), size));
+        sizes.push((sample, size));
         let Some(mask) = &sample.mask else { continue };
         match picture_size(&mask.path) {
             Ok(mask_size) if mask_size == size => {}
-            Ok(mask_size) => problems.push(problem_of(&size_differs(&mask.path, mask_size, size))),
-            Err(error) => problems.push(problem_of(&error)),
+            Ok(mask_size) => problems.push(sample.unreadable(&size_differs(&mask.path, mask_size, size))),
+            Err(error) => problems.push(sample.unreadable(&error)),
         }
     }
     problems.extend(size_problems(&sizes));
     DatasetError::unless_empty(problems)?;
-    most_frequent(&sizes).ok_or_else(|| Problem::new("", "the data set has no labelled pictures").into())
+    most_frequent(&sizes).ok_or_else(|| nothing_labelled().into())
 }
 
 /// Hands each picture, with its index, to `each`. Pictures that cannot be read are all named together at the end;
@@ -59,42 +51,51 @@ pub fn read_pictures<'a>(
         match Picture::read(&sample.path) {
             Ok(picture) if problems.is_empty() => each(index, picture),
             Ok(_) => {}
-            Err(error) => problems.push(problem_of(&error)),
+            Err(error) => problems.push(sample.unreadable(&error)),
         }
     }
     DatasetError::unless_empty(problems)
 }
 
+pub(super) fn too_few_normals(labelled: &[&Sample], minimum: usize) -> Option<Problem> {
+    let normals = labelled.iter().filter(|sample| sample.class == Some(Class::Normal)).count();
+    let message = format!("training needs at least {minimum} normal pictures, the data set has {normals}");
+    (normals < minimum).then(|| Problem::new("", message))
+}
+
+pub(super) fn nothing_labelled() -> Problem {
+    Problem::new("", "the data set has no labelled pictures")
+}
+
+/// A sample with the size of its picture.
+pub(super) type Sized<'a> = (&'a Sample, (usize, usize));
+
 /// The files outside the allowed sizes, and those that differ from what most have.
-pub(super) fn size_problems(sizes: &[(&Path, (usize, usize))]) -> Vec<Problem> {
+pub(super) fn size_problems(sizes: &[Sized<'_>]) -> Vec<Problem> {
     let Some(usual) = most_frequent(sizes) else { return Vec::new() };
     let allowed = MINIMUM_SIDE_PX..=MAXIMUM_SIDE_PX;
+    let count = sizes.iter().filter(|(_, other)| *other == usual).count();
     let mut problems = Vec::new();
-    for &(path, size) in sizes {
+    for &(sample, size) in sizes {
         let written = size_text(size);
         if !allowed.contains(&size.0) || !allowed.contains(&size.1) {
             let range = format!("{MINIMUM_SIDE_PX} to {MAXIMUM_SIDE_PX}");
-            problems.push(Problem::new(path, format!("is {written}, allowed are {range} pixels in width and height")));
+            let message = format!("is {written}, allowed are {range} pixels in width and height");
+            problems.push(sample.problem(&sample.path, message));
         } else if size != usual {
-            let count = sizes.iter().filter(|(_, other)| *other == usual).count();
             let most = format!("{count} of {} pictures are {}", sizes.len(), size_text(usual));
-            problems.push(Problem::new(path, format!("is {written}, but {most}; all must have one size")));
+            problems.push(sample.problem(&sample.path, format!("is {written}, but {most}; all must have one size")));
         }
     }
     problems
 }
 
 /// The size that most pictures have; of equals, the one that came first.
-pub(super) fn most_frequent(sizes: &[(&Path, (usize, usize))]) -> Option<(usize, usize)> {
+pub(super) fn most_frequent(sizes: &[Sized<'_>]) -> Option<(usize, usize)> {
     let mut counts: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for &(_, size) in sizes {
         *counts.entry(size).or_default() += 1;
     }
     let most = counts.values().copied().max()?;
     sizes.iter().map(|&(_, size)| size).find(|size| counts.get(size) == Some(&most))
-}
-
-/// The picture's error as a problem of the data set.
-pub(super) fn problem_of(error: &PictureError) -> Problem {
-    Problem::new(&error.path, error.fault.to_string())
 }

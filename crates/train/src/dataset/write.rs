@@ -1,15 +1,14 @@
 //! Writing manifests in the guide's form.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::mask::{WHITE, drawn_colors, hex};
-use super::training::problem_of;
+
 use super::{Class, Dataset, DatasetError, LabelColor, MaskColors, MaskSource, Problem, dates};
 
 /// More colours than this in a mask without a colour map are noise, not labels: the guide's most labels in a mask.
@@ -105,8 +104,9 @@ impl Line {
     }
 }
 
-/// Writes the data set as a manifest whose paths are relative to it, so that both can be moved together. Samples
-/// without a date of their own get `created_at`.
+/// Writes the data set as a manifest. Paths below its folder are relative, so that both can be moved together; others
+/// are full ones (`file:///`), since a relative path may not lead out of the manifest's folder. Samples without a class
+/// are kept; those without a date of their own get `created_at`.
 pub fn write_manifest(dataset: &Dataset, out: &Path, created_at: Timestamp) -> Result<ManifestSummary, DatasetError> {
     let folder = folder_of(out)?;
     let mut lines = Vec::with_capacity(dataset.samples.len());
@@ -114,7 +114,7 @@ pub fn write_manifest(dataset: &Dataset, out: &Path, created_at: Timestamp) -> R
     for sample in &dataset.samples {
         let labeled_at = sample.labeled_at.unwrap_or(created_at);
         let mask = sample.mask.as_ref().map(|mask| mask_part(mask, &dataset.labels, &folder, labeled_at)).transpose();
-        match (relative(&sample.path, &folder), mask) {
+        match (reference(&sample.path, &folder), mask) {
             (Ok(source_ref), Ok(mask)) => {
                 let label = sample.class.map(|class| LabelPart::new(class, labeled_at));
                 lines.push(Line { source_ref, label, mask });
@@ -149,19 +149,21 @@ pub(super) fn folder_of(out: &Path) -> Result<PathBuf, Problem> {
     folder.canonicalize().map_err(|error| Problem::new(folder, format!("cannot write here: {error}")))
 }
 
-/// The way from `folder` (canonical) to an existing file.
-fn relative(file: &Path, folder: &Path) -> Result<String, Problem> {
-    let full = file.canonicalize().map_err(|error| Problem::new(file, format!("cannot find: {error}")))?;
-    relative_path(&full, folder)
+/// How a manifest in `folder` (canonical) names an existing file.
+fn reference(file: &Path, folder: &Path) -> Result<String, Problem> {
+    // The file's folder without links, but the file as it is called: a link in the data set stays one.
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent.canonicalize().map_err(|error| Problem::new(file, format!("cannot find: {error}")))?;
+    reference_to(&parent.join(file.file_name().unwrap_or_default()), folder)
         .ok_or_else(|| Problem::new(file, "has a name that is not UTF-8, which a manifest cannot hold"))
 }
 
-/// The way from one absolute folder to an absolute file, `/` between the parts. Nothing if it is not UTF-8.
-pub(super) fn relative_path(file: &Path, folder: &Path) -> Option<String> {
-    let common = file.components().zip(folder.components()).take_while(|(one, other)| one == other).count();
-    let up = folder.components().skip(common).map(|_| Some(".."));
-    let down = file.components().skip(common).map(|part: Component<'_>| OsStr::to_str(part.as_os_str()));
-    Some(up.chain(down).collect::<Option<Vec<_>>>()?.join("/"))
+/// How a manifest in `folder` names a file, both absolute: relative if it lies below. Nothing if it is not UTF-8.
+pub(super) fn reference_to(file: &Path, folder: &Path) -> Option<String> {
+    match file.strip_prefix(folder) {
+        Ok(below) => below.to_str().map(str::to_owned),
+        Err(_) => Some(format!("file://{}", file.to_str()?)),
+    }
 }
 
 fn mask_part(
@@ -173,7 +175,8 @@ fn mask_part(
     let colors: Vec<([u8; 3], String)> = match &mask.colors {
         MaskColors::Map { labels, .. } => labels.clone(),
         MaskColors::AnyVisible { label } => {
-            let drawn = drawn_colors(&mask.path, MAXIMUM_COLORS).map_err(|error| problem_of(&error))?;
+            let drawn = drawn_colors(&mask.path, MAXIMUM_COLORS)
+                .map_err(|error| Problem::new(&error.path, error.fault.to_string()))?;
             let message = "has more than 20 colours; a manifest needs one colour a label, so save it without smoothing";
             let drawn = drawn.ok_or_else(|| Problem::new(&mask.path, message))?;
             drawn.into_iter().map(|color| (color, label.clone())).collect()
@@ -195,7 +198,7 @@ fn mask_part(
     let entries =
         entries.into_iter().map(|(class_name, hex_color)| ColorEntry { class_name, hex_color, confidence: 0.0 });
     Ok(MaskPart {
-        anomaly_mask_ref: relative(&mask.path, folder)?,
+        anomaly_mask_ref: reference(&mask.path, folder)?,
         anomaly_mask_ref_metadata: MaskMetadata {
             internal_color_map: entries.enumerate().collect(),
             r#type: "groundtruth/semantic-segmentation",
