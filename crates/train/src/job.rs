@@ -1,6 +1,5 @@
 //! The two jobs a user asks for: train a model package from a data set, and evaluate a package on one.
 
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use serde_json::json;
 use crate::backbone::{Backbone, BackboneError, BackboneSource};
 use crate::dataset::{
     ANOMALY_LABEL, Class, Dataset, DatasetError, LabelColor, LabelPicture, MINIMUM_NORMALS, Picture, PictureError,
-    Problem, Sample, check_for_training, picture_size, read_mask,
+    Problem, Sample, check_sets, read_mask,
 };
 use crate::evaluation::{Evaluation, Evaluator, Judged, ModelIdentity, ScoreMap};
 use crate::features::picture_view;
@@ -174,52 +173,13 @@ pub fn identity(info: &ModelInfo, ended_at: Timestamp) -> ModelIdentity {
 }
 
 /// The size of the training pictures, if training and evaluation can use every one of them. Otherwise one error that
-/// names all that cannot be used, before any time is spent on training.
-///
-/// Normal pictures are only looked at by their headers as long as all else is well: training reads them anyway, and
-/// names all of them that it cannot read.
+/// names all that cannot be used, before any time is spent on training. What is odd about them is told.
 fn check_pictures(request: &TrainRequest, progress: &dyn Progress) -> Result<(usize, usize), DatasetError> {
-    let dataset = &request.dataset;
-    let (size, mut problems) = match check_for_training(&dataset.samples, MINIMUM_NORMALS) {
-        Ok(size) => (Some(size), Vec::new()),
-        Err(error) => (None, error.problems),
-    };
-    let anomalies: Vec<&Sample> = dataset.anomalies().collect();
-    let labelled = |sample: &&Sample| sample.class.is_some();
-    let tests: Vec<&Sample> = request.test.iter().flat_map(|test| &test.samples).filter(labelled).collect();
-    progress.stage("checking pictures", anomalies.len() + tests.len());
-    for sample in anomalies {
-        problems.extend(unreadable(sample, &dataset.labels));
-        progress.advance(1);
+    let checked = check_sets(&request.dataset, request.test.as_ref(), MINIMUM_NORMALS, progress)?;
+    for warning in &checked.warnings {
+        progress.note(&format!("warning: {warning}"));
     }
-    for sample in tests {
-        let labels = request.test.as_ref().map_or(&dataset.labels, |test| &test.labels);
-        problems.extend(unreadable(sample, labels));
-        problems.extend(size.and_then(|size| other_size(sample, size)));
-        progress.advance(1);
-    }
-    if !problems.is_empty() {
-        problems.extend(dataset.normals().filter_map(|sample| unreadable(sample, &dataset.labels)));
-    }
-    // What the header gave away shows in the pixels again.
-    let mut named = HashSet::new();
-    problems.retain(|problem| problem.place.as_os_str().is_empty() || named.insert(problem.place.clone()));
-    DatasetError::unless_empty(problems)?;
-    size.ok_or_else(|| Problem::new("", "the data set has no labelled pictures").into())
-}
-
-/// Why a picture or its mask cannot be read, if so.
-fn unreadable(sample: &Sample, labels: &[LabelColor]) -> Option<Problem> {
-    let picture = Picture::read(&sample.path).err();
-    let mask = || sample.mask.as_ref().and_then(|_| read_mask(sample, labels).err());
-    picture.or_else(mask).map(|error| problem_of(&error))
-}
-
-/// That a test picture has another size than the training pictures, if so.
-fn other_size(sample: &Sample, trained: (usize, usize)) -> Option<Problem> {
-    let (width, height) = picture_size(&sample.path).ok().filter(|&size| size != trained)?;
-    let message = format!("is {width}x{height}, but the training pictures are {}x{}", trained.0, trained.1);
-    Some(Problem::new(&sample.path, message))
+    Ok(checked.size)
 }
 
 fn problem_of(error: &PictureError) -> Problem {
