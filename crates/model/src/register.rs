@@ -19,9 +19,11 @@ const COARSEST: usize = 4;
 /// Angles that are tried at the coarsest level, and half as far apart at the next, in degrees.
 const COARSE_STEP_DEG: f64 = 5.0;
 /// Candidates that are followed down to a fraction of a pixel.
-const CANDIDATES: usize = 3;
+const CANDIDATES: usize = 2;
 const STEPS_AT_HALF: usize = 6;
 const STEPS_AT_FULL: usize = 6;
+/// A step that moves no pixel further than this is the last.
+const SETTLED_PX: f64 = 0.02;
 
 /// What is searched, and where the reference lies: as `model.json` has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,7 +219,8 @@ impl Registrar {
             .collect();
         let mut found: Vec<(f64, Motion)> = Vec::new();
         for (index, (angle, turned)) in self.turned_half.iter().enumerate() {
-            for near in [index / 2, index.div_ceil(2)] {
+            // Every other angle was tried before; the others lie between two that were.
+            for near in index / 2..=index.div_ceil(2) {
                 let Some(&(x, y)) = coarse.get(near) else { continue };
                 let ((x, y), correlation) = best_shift(turned, &half, (x * 2, y * 2), (2, 2));
                 found.push((correlation, Motion { angle: angle.to_radians(), x: f64::from(x), y: f64::from(y) }));
@@ -364,14 +367,20 @@ fn refined(reference: &Image, picture: &Image, start: Motion, steps: usize) -> M
                 let by_angle = slope_x * (-sine * u - cosine * v) as f32 + slope_y * (cosine * u - sine * v) as f32;
                 let residual = value - (gain as f32 * known + offset as f32);
                 let terms = [by_angle, slope_x, slope_y, -known, -1.0, -residual];
-                for (row, &left) in row_sums.iter_mut().zip(&terms) {
-                    for (sum, &right) in row.iter_mut().zip(&terms) {
-                        *sum += left * right;
+                // The other half of the products is the same again.
+                for (place, row) in row_sums.iter_mut().enumerate() {
+                    for (sum, &right) in row[place..].iter_mut().zip(&terms[place..]) {
+                        *sum += terms[place] * right;
                     }
                 }
             }
             for (sums, row) in normal.iter_mut().zip(&row_sums) {
                 sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+            }
+        }
+        for row in 1..normal.len() {
+            for column in 0..row {
+                normal[row][column] = normal[column][row];
             }
         }
         let Some(change) = solved(normal) else { return motion };
@@ -381,6 +390,10 @@ fn refined(reference: &Image, picture: &Image, start: Motion, steps: usize) -> M
         }
         gain += change[3];
         offset += change[4];
+        let moved = change[0].abs() * centre_x.max(centre_y) + change[1].abs() + change[2].abs();
+        if step > 0 && moved < SETTLED_PX {
+            break;
+        }
     }
     motion
 }
