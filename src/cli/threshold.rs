@@ -12,7 +12,8 @@ use linewarden_train::job::evaluate_package;
 use linewarden_train::threshold::{
     Choice, Costs, Rate, WhatIf, Wish, check_enough, choose, percent, restore_threshold, rewrite_threshold,
 };
-use serde_json::json;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 
 use super::progress::Shown;
 use super::{CallError, load_dataset, model_must_exist};
@@ -32,11 +33,15 @@ const MOST_FALSE_REJECTS: f64 = 0.2;
 /// How often a part is anomalous when nobody says.
 const USUAL_DEFECT_RATE: f64 = 0.01;
 
+/// A requirement does not hold for an option that something else excludes, so that each is named.
+const COST_OPTIONS: [&str; 3] = ["cost_miss", "cost_reject", "defect_rate"];
+const WISHES: [&str; 4] = ["target_false_reject", "cost_miss", "cost_reject", "defect_rate"];
+
 /// How a threshold is chosen.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct ThresholdArgs {
     /// Reject at most this share of good parts, as `0.5%` or `0.005`; normal pictures suffice
-    #[arg(long, value_name = "SHARE", value_parser = target, conflicts_with_all = ["cost_miss", "cost_reject"])]
+    #[arg(long, value_name = "SHARE", value_parser = target, conflicts_with_all = COST_OPTIONS)]
     target_false_reject: Option<f64>,
     /// What a missed anomaly costs, in any unit; with `--cost-reject` the cheapest threshold is taken, which needs
     /// labelled anomalies
@@ -88,13 +93,13 @@ pub(super) struct ThresholdCommand {
     #[command(flatten)]
     wish: ThresholdArgs,
     /// This threshold, above 0 and below 1
-    #[arg(long, value_name = "SCORE", value_parser = threshold, conflicts_with_all = ["target_false_reject", "cost_miss"])]
+    #[arg(long, value_name = "SCORE", value_parser = threshold, conflicts_with_all = WISHES)]
     set: Option<f64>,
     /// Change the package; the threshold before is kept for `--undo`
     #[arg(long)]
     write: bool,
     /// Go back to the threshold before the last change
-    #[arg(long, conflicts_with_all = ["dataset", "target_false_reject", "cost_miss", "set", "write"])]
+    #[arg(long, conflicts_with_all = ["dataset", "set", "write", "scale"], conflicts_with_all = WISHES)]
     undo: bool,
     /// Scale pictures of another size than the model was trained on, instead of refusing them
     #[arg(long)]
@@ -201,7 +206,7 @@ fn told(args: &ThresholdCommand, package: &Package, outcome: &Outcome) -> String
     if threshold == previous && !written {
         text += &format!("{model} has the threshold {threshold:.4}.\n");
         if let Some(origin) = package.info().metrics.get("threshold") {
-            text += &format!("It was set: {origin}\n");
+            text += &told_origin(origin);
         }
     }
     text += &sentences(choice.as_ref());
@@ -217,6 +222,17 @@ fn told(args: &ThresholdCommand, package: &Package, outcome: &Outcome) -> String
         text += &format!("\nNothing was changed: {model} still has {previous:.4}; `--write` changes it.\n");
     }
     text
+}
+
+/// Where a threshold is from, as the package says.
+fn told_origin(origin: &Value) -> String {
+    let choice = origin.get("choice").and_then(|choice| Choice::deserialize(choice).ok());
+    let text_of = |key: &str| origin.get(key).and_then(Value::as_str);
+    let pictures = text_of("dataset").map_or_else(String::new, |dataset| format!(" from `{dataset}`"));
+    let time = text_of("time").map_or_else(String::new, |time| format!(" on {time}"));
+    let replaced = origin.get("replaced").and_then(Value::as_f64);
+    let replaced = replaced.map_or_else(String::new, |replaced| format!(", instead of {replaced:.4}"));
+    format!("It was set{time}{pictures}{replaced}.\n{}", sentences(choice.as_ref()))
 }
 
 /// What somebody who signs a threshold must know, a sentence a line.

@@ -6,9 +6,10 @@ use crate::support::{done, json, keys, parts, temp, text};
 
 #[test]
 fn every_help_has_examples() {
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &["train"],
         &["evaluate"],
+        &["threshold"],
         &["detect"],
         &["dataset"],
         &["dataset", "check"],

@@ -13,3 +13,4 @@ mod reproducible;
 mod score;
 mod stream;
 mod support;
+mod thresholds;

@@ -116,6 +116,7 @@ fn draw(
             .bold_line_style(GUIDE.mix(0.25))
             .x_desc(x_label)
             .y_desc(y_label)
+            .y_label_formatter(&tick)
             .label_style(("sans-serif", 13))
             .axis_desc_style(("sans-serif", 14))
             .draw()
@@ -126,6 +127,12 @@ fn draw(
     }
     let label = format!("<svg role=\"img\" aria-label=\"{y_label} over {x_label}\" ");
     Ok(svg.replacen("<svg ", &label, 1).replace("#000000", "currentColor"))
+}
+
+/// Whole numbers without a fraction, as pictures are counted.
+fn tick(value: &f64) -> String {
+    let rounded = (value * 100.0).round() / 100.0;
+    if *value > 1.5 && rounded.fract() == 0.0 { format!("{rounded:.0}") } else { format!("{value:.1}") }
 }
 
 fn line(chart: &mut Chart<'_, '_>, points: &[(f64, f64)], color: RGBColor, width_px: u32) -> io::Result<()> {

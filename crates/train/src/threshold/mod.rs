@@ -7,7 +7,7 @@
 
 mod package;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use package::{RewriteError, restore_threshold, rewrite_threshold};
 
@@ -37,7 +37,7 @@ pub enum Wish {
 }
 
 /// What mistakes cost, in any unit, and how often there is anything to find.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
     /// Of an anomaly that passes.
     pub miss: f64,
@@ -48,7 +48,7 @@ pub struct Costs {
 }
 
 /// How a threshold was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Counted: the pictures vouch for the rate.
@@ -60,7 +60,7 @@ pub enum Method {
 }
 
 /// A threshold, and what the pictures say of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// Scores from here on are anomalous.
     pub threshold: f64,
@@ -81,7 +81,7 @@ pub struct Choice {
 }
 
 /// How often something went wrong, and how often it may go wrong with other pictures.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// Pictures with which it went wrong.
     pub count: usize,
