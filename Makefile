@@ -8,8 +8,11 @@ RUNTIME =
 # What the benchmark is told: `--json FILE` writes the figures there too.
 BENCH =
 
+# How many changed files `soak` shows each parser; the slowest reads some 5,000 a second.
+FUZZ_CASES = 10000000
+
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench check
+.PHONY: help setup build demo test soak bench check
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -25,6 +28,9 @@ demo: build ## Train on thirty synthetic parts, inspect a belt of them, show eve
 
 test: build ## Run every test
 	G_DEBUG=fatal_warnings cargo test --release --locked --workspace
+
+soak: ## Throw changed files at every parser for an hour or so: FUZZ_CASES of them at each
+	LINEWARDEN_FUZZ_CASES=$(FUZZ_CASES) cargo test --release --locked -p linewarden-train --lib -- --nocapture fuzz changed_files
 
 bench: build ## Measure speed, latency and memory
 	cargo bench --profile release --locked --workspace --bench line -- $(BENCH)

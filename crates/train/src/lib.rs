@@ -12,6 +12,8 @@ pub mod dataset;
 pub mod evaluation;
 pub mod export;
 pub mod features;
+#[cfg(test)]
+mod fuzzing;
 pub mod job;
 pub mod onnx;
 pub mod package;

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use linewarden_train::dataset::{CsvError, Dataset, Places, Problem, Report, check, from_csv, read_mask};
+use linewarden_train::dataset::{
+    CsvError, Dataset, Places, Problem, Report, TEST_SHARE, check, from_csv, read_mask, write_manifest,
+};
 use linewarden_train::progress::Silent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -255,6 +257,132 @@ fn all_problems_of_all_lines_come_at_once_and_the_other_lines_are_not_lost() {
     );
     let report = look(&path);
     assert_eq!((report.train.normals, report.problems.len()), (1, 6));
+}
+
+#[test]
+fn the_kind_of_a_label_shows_also_when_its_type_is_not_said() {
+    let root = pictures();
+    let mut line = without(segmented("a.png"), "/anomaly-mask-ref-metadata/type");
+    for (from, to) in [("anomaly-mask-ref", "scratches-ref"), ("anomaly-mask-ref-metadata", "scratches-ref-metadata")] {
+        line[to] = line[from].take();
+        line.as_object_mut().unwrap().remove(from);
+    }
+    let mut plain = without(classified("b.png", "mine", "normal"), "/mine-metadata/type");
+    plain["mine-metadata"].as_object_mut().unwrap().remove("creation-date");
+    let dataset = Dataset::load(&write(root.path(), &[line, plain])).unwrap();
+    assert_eq!((dataset.normals().count(), dataset.anomalies().count(), dataset.labels.len()), (1, 1, 2));
+    assert!(dataset.samples[0].mask.is_some());
+}
+
+/// A manifest in a folder of its own, its pictures in `root`.
+fn elsewhere(root: &Path, lines: &[Value]) -> (TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("manifests")).unwrap();
+    let path = write(&folder.path().join("manifests"), lines);
+    std::os::unix::fs::symlink(root, folder.path().join("pictures")).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn pictures_lie_where_the_user_says() {
+    let root = pictures();
+    let lines = [
+        classified("s3://bucket/line-1/a.png", "l", "normal"),
+        classified("s3://bucket/line-1/deep/c.png", "l", "anomaly"),
+        classified("../pictures/b.png", "l", "normal"),
+    ];
+    let (_folder, path) = elsewhere(root.path(), &lines);
+    let error = Dataset::load(&path).unwrap_err();
+    assert_eq!(error.problems.len(), 3, "{error}");
+    let message = error.problems[2].to_string();
+    assert!(message.contains("set.manifest:3: `source-ref`: `../pictures/b.png` leads out of the manifest's folder"));
+
+    let named = root.path().display();
+    for mapping in [format!("{named}"), format!("s3://bucket/line-1={named}")] {
+        let places = Places { mappings: vec![mapping.parse().unwrap()] };
+        let dataset = Dataset::load_from(&path, &places).unwrap();
+        assert_eq!(dataset.samples[1].path, root.path().join("deep/c.png"), "{mapping}");
+        assert_eq!(dataset.warnings, [""; 0], "what the user named is not outside");
+        let report = check(&path, None, &places, &Silent);
+        assert!(report.is_ok(), "{report}");
+        assert_eq!(check(&path, None, &Places::default(), &Silent).problems.len(), 3);
+    }
+}
+
+#[test]
+fn a_manifest_that_is_written_again_keeps_every_line() {
+    let root = pictures();
+    let lines = [segmented("a.png"), json!({"source-ref": "b.png"}), classified("deep/c.png", "l", "normal")];
+    let dataset = Dataset::load(&write(root.path(), &lines)).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let out = other.path().join("again.manifest");
+    let summary = write_manifest(&dataset, &out, at()).unwrap();
+    assert_eq!((summary.images, summary.normals, summary.anomalies, summary.masks), (3, 1, 1, 1));
+    let again = Dataset::load(&out).unwrap();
+    let essence = |dataset: &Dataset| -> Vec<_> {
+        let names = |path: &Path| path.file_name().unwrap().to_owned();
+        dataset.samples.iter().map(|sample| (names(&sample.path), sample.class, sample.mask.is_some())).collect()
+    };
+    assert_eq!(essence(&again), essence(&dataset));
+    assert_eq!(again.samples[1].class, None, "unlabelled lines are kept");
+    assert!(again.samples[0].source_ref.starts_with("file:///"), "what is elsewhere is named in full");
+    assert!(again.warnings[0].contains("4 files lie outside the manifest's folder"), "{:?}", again.warnings);
+    let mask = |dataset: &Dataset| read_mask(&dataset.samples[0], &dataset.labels).unwrap();
+    assert_eq!(mask(&again), mask(&dataset));
+}
+
+#[test]
+fn problems_of_pictures_tell_the_line_that_names_them() {
+    let root = pictures();
+    fs::write(root.path().join("b.png"), "no picture").unwrap();
+    RgbImage::new(64, 65).save(root.path().join("deep/c.png")).unwrap();
+    let wrong_color =
+        with(segmented("a.png"), "/anomaly-mask-ref-metadata/internal-color-map/9/hex-color", json!("#2ca02d"));
+    let lines = [classified("b.png", "l", "normal"), wrong_color, classified("deep/c.png", "l", "normal")];
+    let path = write(root.path(), &lines);
+    let report = look(&path);
+    let lines: Vec<_> = report.problems.iter().map(|problem| problem.named_in.as_ref().unwrap().line).collect();
+    assert_eq!(lines, [1, 2, 3], "{report}");
+    let text = report.to_string();
+    for (line, message) in [
+        (1, "b.png: cannot read: neither JPEG nor PNG"),
+        (2, "mask.png: colour #2CA02C at (0, 0) has no label, 64 such pixels in all"),
+        (3, "deep/c.png: is 64x65, but"),
+    ] {
+        assert!(text.contains(message) && text.contains(&format!("(named in {}:{line})", path.display())), "{text}");
+    }
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["problems"][1]["named_in"]["line"], 2);
+}
+
+#[test]
+fn a_split_gives_each_label_its_share() {
+    let root = pictures();
+    let mut lines = Vec::new();
+    for (label, column) in [("scratch", 0), ("dent", 1)] {
+        for index in 0..10 {
+            let name = format!("{label}-{index}");
+            RgbImage::new(64, 64).save(root.path().join(format!("{name}.png"))).unwrap();
+            let color = if column == 0 { Rgb([0x2c, 0xa0, 0x2c]) } else { Rgb([0x1f, 0x77, 0xb4]) };
+            let mask = RgbImage::from_fn(64, 64, |x, _| if x == column { color } else { Rgb([255; 3]) });
+            mask.save(root.path().join(format!("{name}-mask.png"))).unwrap();
+            let line = segmented(&format!("{name}.png"));
+            lines.push(with(line, "/anomaly-mask-ref", json!(format!("{name}-mask.png"))));
+        }
+    }
+    for index in 0..30 {
+        let name = format!("n{index}.png");
+        RgbImage::new(64, 64).save(root.path().join(&name)).unwrap();
+        lines.push(if index < 20 { classified(&name, "l", "normal") } else { json!({"source-ref": name}) });
+    }
+    let dataset = Dataset::load(&write(root.path(), &lines)).unwrap();
+    for seed in 0..20 {
+        let (train, test) = dataset.split(seed, TEST_SHARE).unwrap();
+        let of = |prefix: &str| test.samples.iter().filter(|sample| sample.source_ref.starts_with(prefix)).count();
+        assert_eq!((of("scratch"), of("dent"), of("n")), (2, 2, 4));
+        assert_eq!((train.samples.len(), test.samples.len()), (42, 8), "those without a label stay in training");
+        assert_eq!(test.labels, dataset.labels);
+    }
 }
 
 #[test]

@@ -499,4 +499,21 @@ mod tests {
         });
         assert!(channels_last.contains("output `coarse` must be a feature map"), "{channels_last}");
     }
+
+    /// Everything that is done with a file before ONNX Runtime sees it.
+    #[test]
+    fn changed_files_are_read_or_refused() {
+        let fixed = pyramid(&[Dim::Named("batch"), Dim::Fixed(3), Dim::Fixed(96), Dim::Fixed(96)]);
+        let seeds = [pyramid_of_any_size().encode_to_vec(), fixed.encode_to_vec()];
+        let mut were_read = 0;
+        crate::fuzzing::fuzz("onnx", &seeds, |bytes| {
+            let Ok(model) = ModelProto::decode(bytes) else { return };
+            let Ok(contract) = contract_of(&model) else { return };
+            let names = Renaming { prefix: "backbone".to_owned(), from: &contract.input, to: "image" };
+            let (nodes, constants) = names.parts(model.graph.unwrap_or_default());
+            GraphBuilder::new("fuzz").append_raw(nodes, constants);
+            were_read += 1;
+        });
+        assert!(were_read >= 2, "the first two are sound");
+    }
 }

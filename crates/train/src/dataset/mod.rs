@@ -13,6 +13,8 @@ mod dates;
 mod duplicates;
 mod error;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod look;
 mod manifest;
 mod mask;

@@ -146,9 +146,13 @@ impl<'a> Resolver<'a> {
         if parts.is_empty() {
             return None;
         }
+        // A key is a name: looking for it without its `..` would find another file.
+        if key.components().any(|part| part == Component::ParentDir) {
+            return Some(Candidates { paths: Vec::new(), climbs_out: true });
+        }
         let keys = || (0..parts.len()).map(|skipped| parts[skipped..].iter().collect::<PathBuf>());
         let paths = self.folders().flat_map(|folder| keys().map(|key| folder.join(key))).collect();
-        Some(Candidates { paths, climbs_out: key.components().any(|part| part == Component::ParentDir) })
+        Some(Candidates { paths, climbs_out: false })
     }
 }
 
