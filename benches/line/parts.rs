@@ -95,6 +95,7 @@ fn trained(folder: &Path) -> Result<Package> {
         dataset: Dataset::load(folder)?,
         test: None,
         model_type: Some(ModelType::Segmentation),
+        threshold: None,
         seed: SEED,
         backbone: BackboneSource::Bundled,
         threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),

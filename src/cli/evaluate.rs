@@ -76,6 +76,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             costs: costs.as_ref(),
             choice: choice.as_ref(),
             exhibits: &exhibits,
+            with_times: true,
             ended_at,
         };
         std::fs::create_dir_all(folder)

@@ -16,7 +16,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::progress::Shown;
-use super::{CallError, load_dataset, model_must_exist};
+use super::{CallError, PlacesArgs, load_dataset_from, model_must_exist};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,6 +91,8 @@ pub(super) struct ThresholdCommand {
     #[arg(long, value_name = "DIR|FILE.manifest")]
     dataset: Option<PathBuf>,
     #[command(flatten)]
+    places: PlacesArgs,
+    #[command(flatten)]
     wish: ThresholdArgs,
     /// This threshold, above 0 and below 1
     #[arg(long, value_name = "SCORE", value_parser = threshold, conflicts_with_all = WISHES)]
@@ -160,7 +162,7 @@ fn change(args: &ThresholdCommand, package: &Package) -> anyhow::Result<Outcome>
 
 /// What the model says of the pictures, and the threshold that they lead to, if one is to be chosen.
 fn scored(args: &ThresholdCommand, package: &Package, path: &Path) -> anyhow::Result<(Option<Choice>, Evaluation)> {
-    let dataset = load_dataset(path)?;
+    let dataset = load_dataset_from(path, &args.places)?;
     let wish = args.wish.wish_for(&dataset)?;
     must_be_others(package, &dataset, path)?;
     let shown = Shown::new();

@@ -13,9 +13,11 @@ use linewarden_train::backbone::BackboneSource;
 use linewarden_train::evaluation::{write_evaluation_manifest, write_evaluation_result};
 use linewarden_train::job::{TrainRequest, Trained, identity, train};
 use linewarden_train::package::{check_free, write};
+use linewarden_train::report::{Report, write_report};
 use serde_json::json;
 
 use super::progress::Shown;
+use super::threshold::{ThresholdArgs, sentences};
 use super::{CallError, PlacesArgs, load_dataset_from, must_exist};
 
 const EXAMPLES: &str = "\
@@ -23,7 +25,10 @@ Examples:
   linewarden train --dataset parts/ --out models/cap
       parts/normal/*.jpg are learnt from; parts/anomaly/*.jpg, if there are any, are scored
   linewarden train --dataset train.manifest --test test.manifest --out models/cap --json > report.json
-  linewarden train --dataset parts/ --type segmentation --seed 7 --out models/cap";
+  linewarden train --dataset parts/ --type segmentation --seed 7 --out models/cap
+  linewarden train --dataset parts/ --target-false-reject 0.5% --out models/cap
+      chooses the threshold from good parts alone, and says how far they can vouch for it
+  linewarden train --dataset parts/ --cost-miss 200 --cost-reject 4 --defect-rate 1% --out models/cap";
 
 /// A model package from pictures of good parts.
 #[derive(Debug, clap::Args)]
@@ -40,6 +45,8 @@ pub(super) struct TrainArgs {
     /// What the model answers; `auto` is classification unless anomalies can be told apart by label
     #[arg(long = "type", value_enum, default_value_t)]
     model_type: TypeChoice,
+    #[command(flatten)]
+    threshold: ThresholdArgs,
     /// Folder of the new model package; a package that lies there is kept as `<name>.previous`
     #[arg(long, value_name = "MODEL_DIR")]
     out: PathBuf,
@@ -83,9 +90,21 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     drop(shown);
     let info = trained.package.info();
     let identity = identity(info, request.time);
+    let (costs, dataset) = (args.threshold.costs(), request.test.as_ref().unwrap_or(&request.dataset));
+    let report = Report {
+        model: info,
+        dataset: &dataset.name,
+        evaluation: &trained.evaluation,
+        costs: costs.as_ref(),
+        choice: trained.threshold_choice.as_ref(),
+        exhibits: &[],
+        with_times: false,
+        ended_at: request.time,
+    };
     write(&trained.package, &args.out, |folder| {
         write_evaluation_result(&folder.join("EvaluationResult.json"), &trained.evaluation, &identity)?;
-        write_evaluation_manifest(&folder.join("EvaluationManifest.jsonl"), &trained.evaluation, &identity)
+        write_evaluation_manifest(&folder.join("EvaluationManifest.jsonl"), &trained.evaluation, &identity)?;
+        write_report(&folder.join("report.html"), &report)
     })?;
     let seconds = start.elapsed().as_secs_f64();
     let text = if args.json { document(&trained, &args.out, seconds)? } else { summary(&trained, &args.out, seconds) };
@@ -98,8 +117,10 @@ fn request(args: &TrainArgs) -> anyhow::Result<TrainRequest> {
         must_exist("backbone", path)?;
     }
     let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
+    let dataset = load_dataset_from(&args.dataset, &args.places)?;
     Ok(TrainRequest {
-        dataset: load_dataset_from(&args.dataset, &args.places)?,
+        threshold: args.threshold.wish_for(&dataset)?,
+        dataset,
         test: args.test.as_deref().map(|test| load_dataset_from(test, &args.places)).transpose()?,
         model_type: match args.model_type {
             TypeChoice::Auto => None,
@@ -136,6 +157,7 @@ fn document(trained: &Trained, out: &Path, seconds: f64) -> anyhow::Result<Strin
         "normal_images": info.dataset.normal,
         "seed": info.seed,
         "threshold": info.threshold,
+        "threshold_choice": trained.threshold_choice,
         "held_out_false_rejects": trained.held_out_false_rejects,
         "onnx_sha256": info.onnx_sha256,
         "evaluation": trained.evaluation,
@@ -163,6 +185,7 @@ fn summary(trained: &Trained, out: &Path, seconds: f64) -> String {
             trained.evaluation.images, image.precision, image.recall, image.f1
         );
     }
+    text += &sentences(trained.threshold_choice.as_ref());
     for advice in &trained.advice {
         text += &format!("Advice: {advice}.\n");
     }

@@ -110,6 +110,7 @@ fn train_model(demo: &Demo, belt: &BeltSpec, model: &Path) -> anyhow::Result<f64
         dataset: Dataset::load(&pictures)?,
         test: None,
         model_type: Some(ModelType::Segmentation),
+        threshold: None,
         seed: 1,
         backbone: BackboneSource::Bundled,
         threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),

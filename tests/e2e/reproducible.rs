@@ -51,7 +51,8 @@ fn the_same_seed_gives_the_same_package_with_any_number_of_threads() {
             "golden/2.png",
             "golden/golden.json",
             "model.json",
-            "model.onnx"
+            "model.onnx",
+            "report.html"
         ]
     );
     assert_eq!(one_thread.keys().collect::<Vec<_>>(), two_threads.keys().collect::<Vec<_>>());
@@ -64,7 +65,7 @@ fn the_same_seed_gives_the_same_package_with_any_number_of_threads() {
     // At another moment only what tells the moment differs.
     let now = contents(&parts().model);
     for (name, bytes) in &one_thread {
-        let tells_the_moment = name.starts_with("Evaluation") || name == "model.json";
+        let tells_the_moment = name.starts_with("Evaluation") || name == "model.json" || name == "report.html";
         assert!(tells_the_moment || now[name] == *bytes, "`{name}` differs");
     }
     assert_ne!(now["model.json"], one_thread["model.json"]);

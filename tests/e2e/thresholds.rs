@@ -125,6 +125,35 @@ fn pictures_that_a_model_was_trained_on_choose_no_threshold() {
 }
 
 #[test]
+fn training_chooses_the_threshold_from_pictures_that_were_held_out() {
+    let (folder, parts) = (temp(), parts());
+    let out = folder.path().join("model");
+    let arguments = ["train", "--dataset", text(&parts.train), "--out", text(&out)];
+    let refused = failed(2, &[&arguments[..], &["--cost-miss", "200", "--cost-reject", "4"]].concat());
+    assert_says(&refused, &["--cost-miss", "12 normal and 0 anomalous", "ask for a rate of false rejects"]);
+    assert!(!out.exists(), "a wrong call is told before anything is done");
+
+    let report = json(&[&arguments[..], &["--target-false-reject", "1%", "--json"]].concat());
+    let (threshold, choice) = (report["threshold"].as_f64().unwrap(), &report["threshold_choice"]);
+    assert_eq!((&choice["method"], choice["threshold"].as_f64()), (&"extrapolated".into(), Some(threshold)));
+    assert_eq!((&choice["rejected"]["count"], &choice["rejected"]["of"]), (&0.into(), &12.into()));
+    assert_eq!(
+        (&report["held_out_false_rejects"], &report["evaluation"]["threshold"]),
+        (&0.0.into(), &threshold.into())
+    );
+    assert!(threshold > 0.5, "the usual threshold of 0.5 stands for some 5 %: {threshold}");
+    assert_eq!(detection(&out, &parts.test.join("anomaly/03.png")), (true, threshold));
+    let shown = done(&["threshold", "--model", text(&out)]).stdout;
+    assert_says(
+        &shown,
+        &["instead of 0.5000", "12 held-out normals can only vouch for 22 %, not 1 %: collect about 300"],
+    );
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(loads(&page), Vec::<&str>::new());
+    assert_says(&page, &["12 held-out normals can only vouch for 22 %"]);
+}
+
+#[test]
 fn an_evaluation_says_what_other_thresholds_would_have_cost() {
     let folder = temp();
     let model = model(folder.path(), ModelType::Classification);

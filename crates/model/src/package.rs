@@ -211,6 +211,11 @@ impl Package {
         self.info.metrics = metrics;
     }
 
+    /// Gives the package another threshold.
+    pub fn set_threshold(&mut self, threshold: f64) {
+        self.info.threshold = threshold;
+    }
+
     /// Writes the package's files into an existing folder.
     ///
     /// # Errors

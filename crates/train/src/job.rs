@@ -22,6 +22,7 @@ use crate::evaluation::{Evaluation, Evaluator, Judged, ModelIdentity, ScoreMap};
 use crate::features::picture_view;
 use crate::package::{self, Description, PackageError};
 use crate::progress::Progress;
+use crate::threshold::{Choice, Wish, choose};
 use crate::trainer::{Fitted, TrainError, fit_memory_bank};
 
 /// Colour of the one label of a model that was told nothing about defects.
@@ -40,6 +41,8 @@ pub struct TrainRequest {
     pub test: Option<Dataset>,
     /// What the model shall answer; nothing to let the data set say.
     pub model_type: Option<ModelType>,
+    /// What the threshold shall do; nothing to take the calibration's.
+    pub threshold: Option<Wish>,
     /// Seed of everything random.
     pub seed: u64,
     /// The feature network.
@@ -63,6 +66,8 @@ pub struct Trained {
     pub evaluation: Evaluation,
     /// Share of held-out normals above the threshold.
     pub held_out_false_rejects: f64,
+    /// The threshold that was asked for, where the held-out pictures lead to one.
+    pub threshold_choice: Option<Choice>,
     /// What the user should know.
     pub advice: Vec<String>,
 }
@@ -121,23 +126,38 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
     let description = describe(request, normals.len(), (width, height))?;
     let golden: Vec<&Path> = typical_and_odd(&fitted).map(|index| normals[index].path.as_path()).collect();
     let mut package = package::build(&fitted, &backbone, description, &golden)?;
+    let (scores, truths): (Vec<f64>, Vec<bool>) = fitted.held_out.iter().map(|&(_, score)| (score, false)).unzip();
+    let usual = package.info().threshold;
+    let (threshold_choice, refusal) = match request.threshold.map(|wish| choose(wish, &scores, &truths)) {
+        Some(Ok(choice)) => (Some(choice), None),
+        Some(Err(error)) => (None, Some(format!("the usual threshold {usual} was kept: {error}"))),
+        None => (None, None),
+    };
+    if let Some(choice) = &threshold_choice {
+        package.set_threshold(choice.threshold);
+    }
     let evaluation = match &request.test {
         Some(test) => evaluate_package(&package, test, false, progress)?,
         None => evaluate_without_test(&package, &fitted, &normals, dataset, progress)?,
     };
-    let above = fitted.held_out.iter().filter(|&&(_, score)| score >= 0.5).count();
+    let above = fitted.held_out.iter().filter(|&&(_, score)| score >= package.info().threshold).count();
     let held_out_false_rejects = above as f64 / fitted.held_out.len().max(1) as f64;
-    let metrics = json!({
+    let mut metrics = json!({
         "held_out_normals": fitted.held_out.len(),
         "held_out_false_rejects": held_out_false_rejects,
         "image": evaluation.image,
         "pixel": evaluation.pixel,
     });
+    if let Some(choice) = &threshold_choice {
+        let (dataset, time) = (&request.dataset.name, format!("{:.6}", request.time));
+        metrics["threshold"] = json!({ "choice": choice, "dataset": dataset, "replaced": usual, "time": time });
+    }
     if let serde_json::Value::Object(metrics) = metrics {
         package.set_metrics(metrics);
     }
-    let advice = advice(normals.len(), held_out_false_rejects, &evaluation);
-    Ok(Trained { package, evaluation, held_out_false_rejects, advice })
+    let mut advice = advice(normals.len(), held_out_false_rejects, &evaluation);
+    advice.extend(refusal);
+    Ok(Trained { package, evaluation, held_out_false_rejects, threshold_choice, advice })
 }
 
 /// Evaluates a package on every labelled picture of a data set.

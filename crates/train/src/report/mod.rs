@@ -34,6 +34,8 @@ pub struct Report<'a> {
     pub choice: Option<&'a Choice>,
     /// Pictures worth looking at.
     pub exhibits: &'a [Exhibit],
+    /// Whether to say how long detection took, which is another time whenever it is measured.
+    pub with_times: bool,
     /// When the evaluation ended.
     pub ended_at: Timestamp,
 }

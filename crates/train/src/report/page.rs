@@ -46,7 +46,7 @@ pub(super) fn html(report: &Report<'_>) -> io::Result<String> {
         thresholds(report),
         labels(evaluation),
         shown(report.exhibits),
-        how(evaluation),
+        how(report),
     ];
     Ok(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -291,7 +291,8 @@ fn exhibit(exhibit: &Exhibit) -> String {
     )
 }
 
-fn how(evaluation: &Evaluation) -> String {
+fn how(report: &Report<'_>) -> String {
+    let evaluation = report.evaluation;
     let time = &evaluation.time_ms;
     let intervals = evaluation.intervals.as_ref().map_or_else(String::new, |intervals| {
         format!(
@@ -302,12 +303,18 @@ fn how(evaluation: &Evaluation) -> String {
             intervals.method
         )
     });
+    let took = if report.with_times {
+        let (mean, p50, p99) = (time.mean, time.p50, time.p99);
+        format!(
+            " Detection took {mean:.1} ms on average, {p50:.1} ms in the middle, {p99:.1} ms for 99 of 100 pictures."
+        )
+    } else {
+        String::new()
+    };
     format!(
         "<h2>How it was measured</h2>\n<p class=\"how\">{intervals}“At most” is a bound with 95 % confidence (Clopper and \
          Pearson, one-sided): it is about pictures of other parts than these, taken in the same way. Precision, and the \
-         share of anomalies at a score, depend on how many anomalies the data set has. Detection took {:.1} ms on \
-         average, {:.1} ms in the middle, {:.1} ms for 99 of 100 pictures.</p>\n",
-        time.mean, time.p50, time.p99
+         share of anomalies at a score, depend on how many anomalies the data set has.{took}</p>\n"
     )
 }
 
