@@ -185,7 +185,7 @@ fn odd() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let damaged_exif = |data: &[u8]| with_segment(&jpeg, 0xe1, &[b"Exif\0\0", data].concat());
     let animated = Png::new(SIDE, SIDE, 8, 0)
         .chunk(b"acTL", [0, 0, 0, 1, 0, 0, 0, 0])
-        .rows(SIDE, SIDE, |x, y| (x * 3 ^ y) as u8)
+        .rows(SIDE, SIDE, |x, y| ((x * 3) ^ y) as u8)
         .bytes();
     vec![
         ("png.jpg", "is a PNG, although its name says otherwise", png_of(&image)),
@@ -196,7 +196,7 @@ fn odd() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         (
             "16-bits.png",
             "has 16 bits a channel",
-            Png::new(SIDE, SIDE, 16, 0).rows(SIDE, SIDE * 2, |x, y| (x * 5 ^ y) as u8).bytes(),
+            Png::new(SIDE, SIDE, 16, 0).rows(SIDE, SIDE * 2, |x, y| ((x * 5) ^ y) as u8).bytes(),
         ),
         ("cmyk.jpg", "is in CMYK", grey_jpeg(4)),
         ("upside-down.jpg", "is turned as its EXIF data say", with_segment(&jpeg, 0xe1, &exif(3))),
@@ -224,7 +224,7 @@ pub(crate) fn odd_but_sound() -> Vec<(&'static str, Vec<u8>)> {
             "profile-broken.png",
             Png::new(SIDE, SIDE, 8, 0)
                 .chunk(b"iCCP", *b"p\0\0no zlib at all")
-                .rows(SIDE, SIDE, |x, y| (x * 7 ^ y * 3) as u8)
+                .rows(SIDE, SIDE, |x, y| ((x * 7) ^ (y * 3)) as u8)
                 .bytes(),
         ),
         (

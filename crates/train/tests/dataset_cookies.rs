@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use linewarden_train::dataset::{
-    Alike, Class, Dataset, LabelColor, MINIMUM_NORMALS, Origin, Picture, Places, check, check_for_training, from_csv,
-    read_mask, read_pictures, write_manifest,
+    Alike, Class, Dataset, LabelColor, MINIMUM_NORMALS, Origin, Picture, Places, check, check_sets, from_csv,
+    read_mask, write_manifest,
 };
 use linewarden_train::progress::{Progress, Silent};
 
@@ -42,7 +42,8 @@ fn the_cookies_manifest_loads_as_it_is() {
     assert!(cookies.samples.iter().all(|sample| sample.labeled_at.is_some()));
     assert_eq!(cookies.samples[0].source_ref, "training-images/anomaly-1.jpg");
     assert_eq!(cookies.samples[9].origin, Origin::Manifest { file: manifest.into(), line: 10 });
-    assert_eq!(check_for_training(&cookies.samples, MINIMUM_NORMALS), Ok((576, 768)));
+    let checked = check_sets(&cookies, None, MINIMUM_NORMALS, &Silent).unwrap();
+    assert_eq!(checked.size, (576, 768));
 }
 
 #[test]
@@ -181,11 +182,7 @@ fn the_tiles_load_from_their_folders() {
     assert_eq!((train.normals().count(), train.samples.len(), train.has_masks()), (200, 200, false));
     assert!(train.samples.is_sorted_by_key(|sample| &sample.path));
     let first = train.subset(|index, _| index < 12);
-    assert_eq!(check_for_training(&first.samples, MINIMUM_NORMALS), Ok((256, 256)));
-    let mut widths = Vec::new();
-    read_pictures(&first.samples, |_, picture| widths.push((picture.width_px, picture.rgb.len()))).unwrap();
-    assert_eq!(widths, [(256, 256 * 256 * 3); 12]);
-
+    assert_eq!(check_sets(&first, None, MINIMUM_NORMALS, &Silent).unwrap().size, (256, 256));
     let test = Dataset::load(&tiles.join("test")).unwrap();
     assert_eq!((test.normals().count(), test.anomalies().count()), (200, 172));
     assert_eq!(test.labels[0].name, "anomaly");

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use linewarden_train::dataset::{
-    Class, Dataset, LabelColor, Picture, PictureError, PictureFault, Places, Report, check, check_for_training,
-    picture_size, read_mask, read_pictures, write_manifest,
+    Class, Dataset, LabelColor, Picture, PictureError, PictureFault, Places, Report, check, check_sets, picture_size,
+    read_mask, write_manifest,
 };
 use linewarden_train::progress::Silent;
 use tempfile::TempDir;
@@ -261,16 +261,16 @@ fn training_names_every_offending_file_at_once() {
     fs::write(normal("broken.jpg"), "not a picture").unwrap();
     fs::write(normal("empty.png"), "").unwrap();
     let dataset = Dataset::load(root.path()).unwrap();
-    let error = check_for_training(&dataset.samples, 20).unwrap_err();
+    let error = check_sets(&dataset, None, 20, &Silent).unwrap_err();
     let message = error.to_string();
     for part in [
         "cannot use the data set, 6 problems:",
         "training needs at least 20 normal pictures, the data set has 11",
         "broken.jpg: cannot read: neither JPEG nor PNG",
         "empty.png: cannot read: neither JPEG nor PNG",
-        "wide.png: is 65x64, but 6 of 9 pictures are 64x64; all must have one size",
+        "wide.png: is 65x64, but 6 of 8 pictures are 64x64; all must have one size",
         "tiny.png: is 63x64, allowed are 64 to 4096 pixels in width and height",
-        "huge.png: is 64x4097, allowed are 64 to 4096",
+        "huge.png: is 64x4097 pixels, the most allowed is 4096x4096 pixels",
     ] {
         assert!(message.contains(part), "`{part}` is missing in {message}");
     }
@@ -281,9 +281,9 @@ fn ten_normals_of_one_size_are_enough_and_the_unlabelled_do_not_count() {
     let root = folder_with(&["normal"]);
     save_normals(root.path(), 10);
     let mut dataset = Dataset::load(root.path()).unwrap();
-    assert_eq!(check_for_training(&dataset.samples, 10), Ok((64, 64)));
+    assert_eq!(check_sets(&dataset, None, 10, &Silent).unwrap().size, (64, 64));
     dataset.samples[4].class = None;
-    let message = check_for_training(&dataset.samples, 10).unwrap_err().to_string();
+    let message = check_sets(&dataset, None, 10, &Silent).unwrap_err().to_string();
     assert_eq!(message, "cannot use the data set: training needs at least 10 normal pictures, the data set has 9");
 }
 
@@ -299,9 +299,8 @@ fn half_copied_pictures_are_found_and_named_together() {
         fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     }
     let dataset = Dataset::load(root.path()).unwrap();
-    let mut seen = 0;
-    let error = read_pictures(&dataset.samples, |_, _| seen += 1).unwrap_err();
-    assert_eq!((error.problems.len(), seen), (2, 3));
+    let error = check_sets(&dataset, None, 3, &Silent).unwrap_err();
+    assert_eq!(error.problems.len(), 2, "{error}");
     assert!(error.to_string().contains("cut.jpg") && error.to_string().contains("cut.png"), "{error}");
 }
 

@@ -30,7 +30,8 @@ fn manifests() {
     let file = folder.path().join("set.manifest");
     let mut was_read = false;
     fuzz("manifest", &corpus("manifest"), |bytes| {
-        let loaded = manifest::read(Cursor::new(bytes), &file, &Places::default()).map_err(|problem| problem.to_string());
+        let loaded =
+            manifest::read(Cursor::new(bytes), &file, &Places::default()).map_err(|problem| problem.to_string());
         if let Ok(loaded) = loaded {
             was_read |= loaded.problems.is_empty() && !loaded.dataset.labels.is_empty();
             for problem in &loaded.problems {

@@ -198,7 +198,7 @@ impl MaskSource {
     }
 }
 
-pub(super) fn size_differs(mask: &Path, size: (usize, usize), picture_size: (usize, usize)) -> PictureError {
+fn size_differs(mask: &Path, size: (usize, usize), picture_size: (usize, usize)) -> PictureError {
     PictureFault::SizeDiffers { mask: size_text(size), picture: size_text(picture_size) }.of(mask)
 }
 

@@ -43,7 +43,7 @@ pub use mask::{LabelPicture, MaskColors, MaskSource, read_mask};
 pub use picture::{MAXIMUM_SIDE_PX, MINIMUM_SIDE_PX, Picture, PictureError, PictureFault, picture_size};
 pub use resolve::{Mapping, Places};
 pub use split::TEST_SHARE;
-pub use training::{MINIMUM_NORMALS, check_for_training, read_pictures};
+pub use training::MINIMUM_NORMALS;
 pub use write::{ManifestSummary, write_manifest};
 
 /// The label of masks whose colours have no names.

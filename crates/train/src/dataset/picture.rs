@@ -272,7 +272,7 @@ fn name_of(format: ImageFormat) -> Option<&'static str> {
 /// What a file's header tells that a user would want to know.
 fn header_oddities(path: &Path, format: ImageFormat, bytes: &[u8], decoder: &mut dyn ImageDecoder) -> Vec<Oddity> {
     let mut oddities = Vec::new();
-    let extension = path.extension().and_then(|extension| ImageFormat::from_extension(extension));
+    let extension = path.extension().and_then(ImageFormat::from_extension);
     if extension.is_some_and(|extension| extension != format) {
         oddities.extend(name_of(format).map(|is| Oddity::OtherName { is }));
     }

@@ -1,61 +1,12 @@
-//! What training asks of a data set: enough normals, and readable pictures of one allowed size.
+//! What training asks of a data set: enough normals, and pictures of one allowed size.
 
 use std::collections::BTreeMap;
 
-use super::mask::size_differs;
 use super::picture::size_text;
-use super::{Class, DatasetError, MAXIMUM_SIDE_PX, MINIMUM_SIDE_PX, Picture, Problem, Sample, picture_size};
+use super::{Class, MAXIMUM_SIDE_PX, MINIMUM_SIDE_PX, Problem, Sample};
 
 /// The fewest normals that training works with.
 pub const MINIMUM_NORMALS: usize = 10;
-
-/// Width and height of every labelled picture, if training can use them: at least `minimum_normals` normals, and
-/// headers that can be read and say one size from 64 to 4096 pixels; masks are of the same size. Otherwise one error
-/// that names every file at fault. Samples without a class are not looked at, since training ignores them.
-pub fn check_for_training<'a>(
-    samples: impl IntoIterator<Item = &'a Sample>,
-    minimum_normals: usize,
-) -> Result<(usize, usize), DatasetError> {
-    let samples: Vec<&Sample> = samples.into_iter().filter(|sample| sample.class.is_some()).collect();
-    let mut problems: Vec<Problem> = too_few_normals(&samples, minimum_normals).into_iter().collect();
-    let mut sizes = Vec::new();
-    for sample in samples {
-        let size = match picture_size(&sample.path) {
-            Ok(size) => size,
-            Err(error) => {
-                problems.push(sample.unreadable(&error));
-                continue;
-            }
-        };
-        sizes.push((sample, size));
-        let Some(mask) = &sample.mask else { continue };
-        match picture_size(&mask.path) {
-            Ok(mask_size) if mask_size == size => {}
-            Ok(mask_size) => problems.push(sample.unreadable(&size_differs(&mask.path, mask_size, size))),
-            Err(error) => problems.push(sample.unreadable(&error)),
-        }
-    }
-    problems.extend(size_problems(&sizes));
-    DatasetError::unless_empty(problems)?;
-    most_frequent(&sizes).ok_or_else(|| nothing_labelled().into())
-}
-
-/// Hands each picture, with its index, to `each`. Pictures that cannot be read are all named together at the end;
-/// after the first of them `each` is no longer called, since its work would be lost.
-pub fn read_pictures<'a>(
-    samples: impl IntoIterator<Item = &'a Sample>,
-    mut each: impl FnMut(usize, Picture),
-) -> Result<(), DatasetError> {
-    let mut problems = Vec::new();
-    for (index, sample) in samples.into_iter().enumerate() {
-        match Picture::read(&sample.path) {
-            Ok(picture) if problems.is_empty() => each(index, picture),
-            Ok(_) => {}
-            Err(error) => problems.push(sample.unreadable(&error)),
-        }
-    }
-    DatasetError::unless_empty(problems)
-}
 
 pub(super) fn too_few_normals(labelled: &[&Sample], minimum: usize) -> Option<Problem> {
     let normals = labelled.iter().filter(|sample| sample.class == Some(Class::Normal)).count();
