@@ -35,6 +35,14 @@ pub struct FrameResult {
 }
 
 impl FrameResult {
+    /// How sure a score is of its side of the threshold: 0.5 at the threshold, 1 at the end of the scale, on a straight
+    /// line between them. With a threshold of 0.5 it is the probability of the verdict.
+    pub fn confidence_of(score: f64, threshold: f64) -> f64 {
+        let (distance, side) =
+            if score >= threshold { (score - threshold, 1.0 - threshold) } else { (threshold - score, threshold) };
+        0.5 + 0.5 * (distance / side.max(f64::EPSILON))
+    }
+
     /// The labels found, without the background.
     pub fn labels(&self) -> impl Iterator<Item = &Anomaly> {
         self.anomalies.iter().filter(|anomaly| anomaly.name != BACKGROUND)
@@ -69,4 +77,26 @@ pub struct ScoredFrame {
     pub detection_time: Duration,
     /// Which model said it.
     pub model: ModelRef,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidence_is_a_half_at_the_threshold_wherever_that_lies() {
+        for (score, threshold, expected) in [
+            (0.9, 0.5, 0.9),
+            (0.1, 0.5, 0.9),
+            (0.5, 0.5, 0.5),
+            (0.6, 0.8, 0.625),
+            (0.8, 0.8, 0.5),
+            (0.9, 0.8, 0.75),
+            (0.0, 0.8, 1.0),
+            (1.0, 1.0, 0.5),
+        ] {
+            let confidence = FrameResult::confidence_of(score, threshold);
+            assert!((confidence - expected).abs() < 1e-12, "{score} {threshold}: {confidence}");
+        }
+    }
 }

@@ -393,7 +393,7 @@ impl Detector {
             ModelType::Classification => Vec::new(),
             ModelType::Segmentation => self.anomalies(mask.as_ref()),
         };
-        let confidence = score.max(1.0 - score);
+        let confidence = FrameResult::confidence_of(score, threshold);
         (FrameResult { is_anomalous, confidence, anomaly_score: score, anomaly_threshold: threshold, anomalies }, mask)
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use linewarden_core::FrameResult;
 use linewarden_model::overlay::mask_of;
 use linewarden_model::package::{DatasetInfo, Package, Size};
 use linewarden_model::{
@@ -261,7 +262,7 @@ fn evaluate_without_test(
             labeled_at: normals[index].labeled_at,
             truth: Class::Normal,
             score,
-            confidence: score.max(1.0 - score),
+            confidence: FrameResult::confidence_of(score, info.threshold),
             map: None,
             truth_mask: None,
             found_mask: None,
