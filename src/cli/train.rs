@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use jiff::Timestamp;
-use linewarden_model::ModelType;
+use linewarden_model::{ModelInfo, ModelType};
 use linewarden_train::backbone::BackboneSource;
 use linewarden_train::evaluation::{write_evaluation_manifest, write_evaluation_result};
 use linewarden_train::job::{TrainRequest, Trained, identity, train};
@@ -23,14 +23,14 @@ use super::{CallError, PlacesArgs, load_dataset_from, must_exist};
 const EXAMPLES: &str = "\
 Examples:
   linewarden train --dataset parts/ --out models/cap
-      parts/normal/*.jpg are learnt from; parts/anomaly/*.jpg, if there are any, are scored
+      from parts/normal/*.jpg alone, or with parts/anomaly/*.jpg and parts/masks/*.png where there are such
   linewarden train --dataset train.manifest --test test.manifest --out models/cap --json > report.json
   linewarden train --dataset parts/ --type segmentation --seed 7 --out models/cap
   linewarden train --dataset parts/ --target-false-reject 0.5% --out models/cap
       chooses the threshold from good parts alone, and says how far they can vouch for it
   linewarden train --dataset parts/ --cost-miss 200 --cost-reject 4 --defect-rate 1% --out models/cap";
 
-/// A model package from pictures of good parts.
+/// A model package from pictures of good parts, and of bad ones where there are at least four.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TrainArgs {
@@ -42,7 +42,7 @@ pub(super) struct TrainArgs {
     test: Option<PathBuf>,
     #[command(flatten)]
     places: PlacesArgs,
-    /// What the model answers; `auto` is classification unless anomalies can be told apart by label
+    /// What the model answers; `auto` is segmentation where the masks show every label often enough, else classification
     #[arg(long = "type", value_enum, default_value_t)]
     model_type: TypeChoice,
     #[command(flatten)]
@@ -151,6 +151,7 @@ fn document(trained: &Trained, out: &Path, seconds: f64) -> anyhow::Result<Strin
         "model": out,
         "type": info.model_type,
         "algorithm": info.algorithm,
+        "candidates": info.candidates,
         "project": info.project,
         "version": info.version,
         "image_size": info.image_size,
@@ -167,16 +168,38 @@ fn document(trained: &Trained, out: &Path, seconds: f64) -> anyhow::Result<Strin
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
+/// What was compared, on pictures that each candidate had not seen.
+fn candidates(info: &ModelInfo) -> String {
+    let model_type = match info.model_type {
+        ModelType::Classification => "classification",
+        ModelType::Segmentation => "segmentation",
+    };
+    let mut text = format!("Type {model_type}, algorithm {}.\n", info.algorithm);
+    for candidate in &info.candidates {
+        text += &format!(
+            "  {:12} held-out ROC AUC {:.4}, F1 {:.3}, classes {:.1} deviations apart\n",
+            candidate.name, candidate.held_out_roc_auc, candidate.held_out_f1, candidate.separation
+        );
+    }
+    text
+}
+
 fn summary(trained: &Trained, out: &Path, seconds: f64) -> String {
     let info = trained.package.info();
     let share = trained.held_out_false_rejects * 100.0;
+    let anomalies = match info.candidates.as_slice() {
+        [] => String::new(),
+        _ => format!(" and {} anomalous", info.dataset.anomaly),
+    };
     let mut text = format!(
-        "Trained {} from {} normal pictures of {}x{} pixels in {seconds:.1} s.\n\
+        "Trained {} from {} normal{anomalies} pictures of {}x{} pixels in {seconds:.1} s.\n\
+         {}\
          Of the normal pictures, each scored without having been seen, {share:.1} % would be rejected.\n",
         out.display(),
         info.dataset.normal,
         info.image_size.width_px,
         info.image_size.height_px,
+        candidates(info),
     );
     let image = &trained.evaluation.image;
     if let Some(auc) = image.roc_auc {

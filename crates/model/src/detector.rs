@@ -12,8 +12,8 @@ use crate::device::{Device, DeviceChoice, DeviceRequest};
 use crate::error::ModelError;
 use crate::frame::FrameView;
 use crate::framing::{Framer, Placement};
-use crate::map::{AnomalyMap, LabelMask};
-use crate::package::{INPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT, Size};
+use crate::map::{AnomalyMap, LabelMask, label_mask};
+use crate::package::{INPUT, LABELS_OUTPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT, Size};
 use crate::preprocess::Preprocessor;
 use crate::register::Pose;
 use crate::runtime;
@@ -129,6 +129,8 @@ enum Together {
 struct Scored {
     score: f64,
     map: AnomalyMap,
+    /// One a label, where the model learnt labels.
+    labels: Vec<AnomalyMap>,
 }
 
 /// A frame on its way through the graph, view by view.
@@ -361,12 +363,19 @@ impl Detector {
         if scores.len() != views || width * height == 0 {
             return Err(ModelError::Inference(format!("the graph gave {} scores for {views} views", scores.len())));
         }
+        let map = |values: &[f32]| AnomalyMap { width, height, values: values.to_vec() };
+        let mut labels = match outputs.get(LABELS_OUTPUT) {
+            Some(output) => label_maps(output.try_extract_tensor::<f32>().map_err(failed)?.1, views, width * height)?,
+            None => vec![Vec::new(); views],
+        }
+        .into_iter();
         let maps = values.chunks_exact(width * height);
         let scored = scores.iter().zip(maps).map(|(&score, values)| {
             if !score.is_finite() {
                 return Err(ModelError::Inference(format!("the graph gave the score {score}")));
             }
-            Ok(Scored { score: f64::from(score), map: AnomalyMap { width, height, values: values.to_vec() } })
+            let labels = labels.next().unwrap_or_default().into_iter().map(map).collect();
+            Ok(Scored { score: f64::from(score), map: map(values), labels })
         });
         Ok(scored.collect())
     }
@@ -376,19 +385,33 @@ impl Detector {
         let start = Instant::now();
         let Work { placement, views, mut times } = work;
         let score = views.iter().flatten().map(|scored| scored.score).fold(0.0, f64::max);
-        let maps = views.into_iter().map(|scored| scored.map(|scored| scored.map)).collect();
+        let mut labels: Vec<Vec<Option<AnomalyMap>>> = Vec::new();
+        let label_count = views.iter().flatten().map(|scored| scored.labels.len()).max().unwrap_or(0);
+        labels.resize_with(label_count, || Vec::with_capacity(views.len()));
+        let mut maps = Vec::with_capacity(views.len());
+        for scored in views {
+            let (map, of_labels) = scored.map_or((None, Vec::new()), |scored| (Some(scored.map), scored.labels));
+            maps.push(map);
+            let mut of_labels = of_labels.into_iter();
+            labels.iter_mut().for_each(|label| label.push(of_labels.next()));
+        }
         let map = self.framer.merge(maps, &placement);
-        let (result, mask) = self.conclude(score, &map);
+        let labels: Vec<AnomalyMap> = labels.into_iter().map(|maps| self.framer.merge(maps, &placement)).collect();
+        let (result, mask) = self.conclude(score, &map, &labels);
         times.postprocess += start.elapsed();
         Detection { result, map, pose: placement.pose, times, mask }
     }
 
-    /// From score and map to the answer, and to the mask of an anomalous picture.
-    fn conclude(&self, score: f64, map: &AnomalyMap) -> (FrameResult, Option<LabelMask>) {
+    /// From score and maps to the answer and its mask. Whoever learnt labels marks them whatever the verdict is, since
+    /// verdict and mask are answers to two questions; without labels only an anomalous picture has a mask.
+    fn conclude(&self, score: f64, map: &AnomalyMap, labels: &[AnomalyMap]) -> (FrameResult, Option<LabelMask>) {
         let threshold = self.info.threshold;
         let is_anomalous = score >= threshold;
         let scale = (MASK_SIDE / map.width.max(map.height).max(1)).clamp(1, MASK_SCALE);
-        let mask = is_anomalous.then(|| map.resized(map.width * scale, map.height * scale).mask());
+        let mask = match labels {
+            [] => is_anomalous.then(|| map.resized(map.width * scale, map.height * scale).mask()),
+            labels => label_mask(labels, scale),
+        };
         let anomalies = match self.info.model_type {
             ModelType::Classification => Vec::new(),
             ModelType::Segmentation => self.anomalies(mask.as_ref()),
@@ -458,6 +481,16 @@ fn of_package(error: ModelError, package: &Package) -> ModelError {
 
 /// The graph takes any size and number of pictures; here the size is known, and often the number, which lets the
 /// optimiser plan memory.
+/// The labels' maps of each view.
+fn label_maps(values: &[f32], views: usize, cells: usize) -> Result<Vec<Vec<&[f32]>>, ModelError> {
+    let of_view = values.len() / views.max(1);
+    if of_view == 0 || !of_view.is_multiple_of(cells) || of_view * views != values.len() {
+        let count = values.len();
+        return Err(ModelError::Inference(format!("`{LABELS_OUTPUT}` has {count} values for {views} maps of {cells}")));
+    }
+    Ok(values.chunks_exact(of_view).map(|view| view.chunks_exact(cells).collect()).collect())
+}
+
 fn open_session(
     onnx: &[u8],
     batch: Option<u32>,

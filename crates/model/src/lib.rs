@@ -23,7 +23,7 @@ pub use device::{Device, DeviceChoice, DeviceRequest};
 pub use error::ModelError;
 pub use frame::{FrameError, FrameView, PixelFormat, Plane, Rect, YuvColor, YuvMatrix};
 pub use framing::{Framer, Framing, FramingFiles, IGNORED_GREY, IgnoreMask, PackageFile, Placement, small_grey};
-pub use map::{AnomalyMap, LabelMask};
+pub use map::{AnomalyMap, LabelMask, label_mask};
 pub use package::{Label, ModelInfo, ModelType};
 pub use preprocess::Preprocessor;
 pub use register::{Grey, Pose, Range, Registration, reference_of};

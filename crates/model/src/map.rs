@@ -84,6 +84,29 @@ impl LabelMask {
     }
 }
 
+/// Which label each cell has when the labels' maps are enlarged by `scale`: the highest of those that reach 0.5. Nothing
+/// where no label is seen at all.
+pub fn label_mask(maps: &[AnomalyMap], scale: usize) -> Option<LabelMask> {
+    let (first, _) = maps.split_first()?;
+    // Between two cells nothing is higher than the higher of them.
+    let seen = |map: &AnomalyMap| map.values.iter().any(|&value| value >= 0.5);
+    if !maps.iter().any(seen) {
+        return None;
+    }
+    let (width, height) = (first.width * scale, first.height * scale);
+    let mut labels = vec![0_u8; width * height];
+    let mut highest = vec![0.0_f32; width * height];
+    for (number, map) in (1_u8..).zip(maps).filter(|(_, map)| seen(map)) {
+        let large = map.resized(width, height);
+        for ((label, most), &value) in labels.iter_mut().zip(&mut highest).zip(&large.values) {
+            if value >= 0.5 && value > *most {
+                (*label, *most) = (number, value);
+            }
+        }
+    }
+    Some(LabelMask { width, height, labels })
+}
+
 /// For each of `to` samples: the two source cells around it and how far it lies towards the second.
 fn sample_positions(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
     let last = from.saturating_sub(1);
@@ -105,6 +128,16 @@ mod tests {
     fn a_map_grows_smoothly_and_keeps_its_corners() {
         let map = AnomalyMap { width: 2, height: 1, values: vec![0.0, 1.0] };
         assert_eq!(map.resized(4, 2).values, [0.0, 0.25, 0.75, 1.0, 0.0, 0.25, 0.75, 1.0]);
+    }
+
+    #[test]
+    fn the_highest_label_wins_where_any_is_seen() {
+        let map = |values: [f32; 4]| AnomalyMap { width: 2, height: 2, values: values.to_vec() };
+        assert_eq!(label_mask(&[map([0.4; 4]), map([0.0; 4])], 1), None);
+        assert_eq!(label_mask(&[], 1), None);
+        let mask = label_mask(&[map([0.9, 0.6, 0.0, 0.1]), map([0.0, 0.7, 0.5, 0.1])], 1).unwrap();
+        assert_eq!(mask.labels, [1, 2, 2, 0]);
+        assert_eq!(label_mask(&[map([1.0, 0.0, 0.0, 0.0])], 2).unwrap().areas(1), [0.75, 0.25]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A model package: a folder, or a `.tar` of it, with everything that detection needs.
 //!
 //! `model.onnx` (input `image`: RGB888 `uint8 [N, H, W, 3]`; outputs `anomaly_score` `float [N]` and `anomaly_map`
-//! `float [N, h, w]`), `model.json` ([`ModelInfo`]), `golden/` (pictures with the scores they must get), and the pictures
+//! `float [N, h, w]`, and `label_maps` `float [N, labels, h, w]` where labels were learnt), `model.json` ([`ModelInfo`]), `golden/` (pictures with the scores they must get), and the pictures
 //! that [`Framing`] names.
 
 use std::collections::HashMap;
@@ -24,6 +24,9 @@ pub const INPUT: &str = "image";
 pub const SCORE_OUTPUT: &str = "anomaly_score";
 /// Name of the graph's output with the calibrated map.
 pub const MAP_OUTPUT: &str = "anomaly_map";
+
+/// Name of the graph's output with a map for each label, which models that learnt labels have.
+pub const LABELS_OUTPUT: &str = "label_maps";
 
 /// What a model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,20 @@ pub struct Calibration {
     pub held_out: usize,
 }
 
+/// What training tried, and how good it was on pictures that it was not fitted to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CandidateInfo {
+    /// As `algorithm` has it.
+    pub name: String,
+    /// ROC AUC over the pictures.
+    pub held_out_roc_auc: f64,
+    /// F1, each fold at a threshold that was chosen on the others.
+    pub held_out_f1: f64,
+    /// Distance of the classes' mean scores, in deviations within the classes.
+    pub separation: f64,
+}
+
 /// The pictures that a model was trained on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetInfo {
@@ -108,6 +125,9 @@ pub struct ModelInfo {
     pub model_type: ModelType,
     /// What was trained, such as `memory_bank`.
     pub algorithm: String,
+    /// What was compared to choose it, itself among them; empty where nothing could be compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<CandidateInfo>,
     /// Size of the training pictures.
     pub image_size: Size,
     /// Size to which pictures are brought before the network sees them.

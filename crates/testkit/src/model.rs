@@ -98,6 +98,7 @@ fn model_info(size: Size, model_type: ModelType, onnx_sha256: String) -> ModelIn
         version: "1".to_owned(),
         model_type,
         algorithm: "brightness".to_owned(),
+        candidates: Vec::new(),
         image_size: size,
         input_size: size,
         framing: Framing::default(),

@@ -1,13 +1,17 @@
 //! The complete model as one ONNX file: input, features, memory bank, map, score and calibration.
 
+mod learnt;
+
 use linewarden_model::package::{Calibration, MAP_OUTPUT, SCORE_OUTPUT};
 
 use crate::backbone::{Backbone, BackboneError};
 use crate::bank::Bank;
 use crate::calibration::{Curve, FLOOR};
-use crate::features::{GRID_CELLS, PATCHES, append_features, fixed, graph_with_input};
+use crate::features::{GRID_CELLS, PATCHES, append_pooled, append_taps, bank_strides, fixed, graph_with_input};
 use crate::onnx::{Attr, Dim, ElementType, GraphBuilder};
 use crate::scoring::{MEDIAN_RANK, MEDIAN_SHARE, SMOOTHING_RADIUS, TOP_CELLS, smoothing_weights};
+
+pub use learnt::{learnt_model, strides};
 
 /// The file's bytes. The same bank, calibration and backbone give the same bytes.
 ///
@@ -19,7 +23,8 @@ pub fn memory_bank_model(
     calibration: &Calibration,
 ) -> Result<Vec<u8>, BackboneError> {
     let mut graph = graph_with_input("linewarden");
-    let (features, _) = append_features(&mut graph, backbone)?;
+    let taps = append_taps(&mut graph, backbone, &bank_strides(backbone))?;
+    let (features, _) = append_pooled(&mut graph, &taps);
     let distances = graph.scoped("bank", |graph| append_distances(graph, &features, bank));
     let map = graph.scoped("map", |graph| append_smoothing(graph, &distances));
     let score = graph.scoped("score", |graph| append_score(graph, &map));
@@ -32,23 +37,26 @@ pub fn memory_bank_model(
     Ok(graph.finish())
 }
 
-/// The distance of each patch to its nearest neighbour, `[N, PATCHES, 1]`, as
-/// `sqrt(|q|^2 + min_b(|b|^2 - 2 q.b))`: one matrix product.
+/// The distance of each patch to its nearest neighbour, `[N, PATCHES, 1]`, as [`Bank::distances`] has it: two matrix
+/// products, the first of which makes the second small.
 ///
 /// A patch's distances to the bank lie side by side: ONNX Runtime searches such rows about 20 times faster than columns,
 /// which took a third of the whole model.
 fn append_distances(graph: &mut GraphBuilder, features: &str, bank: &Bank) -> String {
-    let (count, channels) = (bank.len(), bank.channels);
+    let (count, channels, dimensions) = (bank.len(), bank.channels, bank.dimensions);
     let standardiser = &bank.standardiser;
     let rows = graph.node("Transpose", &[features], &[Attr::ints("perm", &[0, 2, 1])]);
     let mean = graph.constant_f32("mean", &[channels as i64], standardiser.mean.clone());
     let inverse = graph.constant_f32("inverse_deviation", &[channels as i64], standardiser.inverse_deviation.clone());
     let centred = graph.node("Sub", &[&rows, &mean], &[]);
     let queries = graph.node("Mul", &[&centred, &inverse], &[]);
-    let column = |channel: usize| (0..count).map(move |patch| -2.0 * bank.patches[patch * channels + channel]);
+    let projection =
+        graph.constant_f32("projection", &[channels as i64, dimensions as i64], bank.projection.clone());
+    let projected = graph.node("MatMul", &[&queries, &projection], &[]);
+    let column = |at: usize| (0..count).map(move |patch| -2.0 * bank.patches[patch * dimensions + at]);
     let patches =
-        graph.constant_f32("patches", &[channels as i64, count as i64], (0..channels).flat_map(column).collect());
-    let products = graph.node("MatMul", &[&queries, &patches], &[]);
+        graph.constant_f32("patches", &[dimensions as i64, count as i64], (0..dimensions).flat_map(column).collect());
+    let products = graph.node("MatMul", &[&projected, &patches], &[]);
     let lengths = graph.constant_f32("squared_lengths", &[count as i64], bank.squared_lengths());
     let sums = graph.node("Add", &[&products, &lengths], &[]);
     let axis = graph.constant_i64("row_axis", &[1], vec![2]);

@@ -1,5 +1,6 @@
 //! The two jobs a user asks for: train a model package from a data set, and evaluate a package on one.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -7,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use linewarden_core::FrameResult;
 use linewarden_model::overlay::mask_of;
-use linewarden_model::package::{DatasetInfo, Package, Size};
+use linewarden_model::package::{Calibration, CandidateInfo, DatasetInfo, Package, Size};
 use linewarden_model::{
-    Detection, Detector, DetectorOptions, Device, DeviceRequest, Framing, FramingFiles, Label, LabelMask, ModelError,
+    AnomalyMap, Detector, DetectorOptions, Device, DeviceRequest, Framing, FramingFiles, Label, LabelMask, ModelError,
     ModelInfo, ModelType, SizePolicy,
 };
 use serde_json::json;
@@ -20,23 +21,31 @@ use crate::dataset::{
     Problem, Sample, check_sets, read_mask,
 };
 use crate::evaluation::{Evaluation, Evaluator, Judged, ModelIdentity, ScoreMap};
-use crate::features::picture_view;
+use crate::export::{learnt_model, memory_bank_model, strides};
+use crate::features::{bank_strides, picture_view};
+use crate::heads::{Candidate, Found, Lessons, learn};
 use crate::package::{self, Description, PackageError};
 use crate::progress::Progress;
 use crate::threshold::{Choice, Wish, choose};
-use crate::trainer::{Fitted, TrainError, fit_memory_bank};
+use crate::trainer::{TrainError, fit_memory_bank};
 
 /// Colour of the one label of a model that was told nothing about defects.
 const ANOMALY_COLOR: &str = "#FF3B30";
 /// Below this many normal pictures the calibration's tail is mostly guessed.
 const FEW_NORMALS: usize = 20;
+/// Fewer labelled anomalies than this are not learnt from: folds without any would say nothing.
+const FEWEST_ANOMALIES: usize = 4;
+/// Pictures of each label that the guide asks of a segmentation model's only data set.
+const FEWEST_WITHOUT_TEST_SET: usize = 20;
+/// The same for a training set beside a test set.
+const FEWEST_WITH_TEST_SET: usize = 10;
 /// Held-out normals above the threshold that are more than chance: twice the tail that calibration aims at.
 const MANY_FALSE_REJECTS: f64 = 0.10;
 
 /// What to train.
 #[derive(Debug)]
 pub struct TrainRequest {
-    /// Training pictures; only the normal ones are learnt from.
+    /// Training pictures; anomalies are learnt from where there are at least four.
     pub dataset: Dataset,
     /// Pictures to evaluate on. Without them the data set's own anomalies and its held-out normals are used.
     pub test: Option<Dataset>,
@@ -114,20 +123,24 @@ impl From<ModelError> for JudgeError {
     }
 }
 
-/// Trains a model from the data set's normal pictures.
+/// Trains a model: from normal pictures alone, or from labelled anomalies as well where there are enough of them.
 ///
 /// # Errors
 /// When the data set cannot be used, or the backbone or ONNX Runtime is missing.
 pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained, JobError> {
-    let dataset = &request.dataset;
-    let (width, height) = check_pictures(request, progress)?;
+    let size = check_pictures(request, progress)?;
     let backbone = Backbone::load(&request.backbone)?;
-    let normals: Vec<&Sample> = dataset.normals().collect();
-    let fitted = fit_memory_bank(&normals, &backbone, request.seed, request.threads, progress)?;
-    let description = describe(request, normals.len(), (width, height))?;
-    let golden: Vec<&Path> = typical_and_odd(&fitted).map(|index| normals[index].path.as_path()).collect();
-    let mut package = package::build(&fitted, &backbone, description, &golden)?;
-    let (scores, truths): (Vec<f64>, Vec<bool>) = fitted.held_out.iter().map(|&(_, score)| (score, false)).unzip();
+    let kind = kind_of(request)?;
+    let made = if request.dataset.anomalies().count() < FEWEST_ANOMALIES {
+        from_normals(request, &backbone, progress)?
+    } else {
+        from_labels(request, &backbone, kind.model_type, progress)?
+    };
+    let golden: Vec<&Path> = typical_and_odd(&made).map(|index| made.samples[index].path.as_path()).collect();
+    let description = describe(request, &made, kind.model_type, size)?;
+    let mut package = package::build(made.onnx, &backbone, description, &golden)?;
+    let class = |found: &Found| (found.score, made.samples[found.sample].class == Some(Class::Anomaly));
+    let (scores, truths): (Vec<f64>, Vec<bool>) = made.held_out.iter().map(class).unzip();
     let usual = package.info().threshold;
     let (threshold_choice, refusal) = match request.threshold.map(|wish| choose(wish, &scores, &truths)) {
         Some(Ok(choice)) => (Some(choice), None),
@@ -139,12 +152,13 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
     }
     let evaluation = match &request.test {
         Some(test) => evaluate_package(&package, test, false, progress)?,
-        None => evaluate_without_test(&package, &fitted, &normals, dataset, progress)?,
+        None => evaluate_held_out(&package, &made.samples, &made.held_out, &request.dataset, progress)?,
     };
-    let above = fitted.held_out.iter().filter(|&&(_, score)| score >= package.info().threshold).count();
-    let held_out_false_rejects = above as f64 / fitted.held_out.len().max(1) as f64;
+    let normals: Vec<f64> = normal_scores(&made.samples, &made.held_out).collect();
+    let above = normals.iter().filter(|&&score| score >= package.info().threshold).count();
+    let held_out_false_rejects = above as f64 / normals.len().max(1) as f64;
     let mut metrics = json!({
-        "held_out_normals": fitted.held_out.len(),
+        "held_out_normals": normals.len(),
         "held_out_false_rejects": held_out_false_rejects,
         "image": evaluation.image,
         "pixel": evaluation.pixel,
@@ -156,9 +170,133 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
     if let serde_json::Value::Object(metrics) = metrics {
         package.set_metrics(metrics);
     }
-    let mut advice = advice(normals.len(), held_out_false_rejects, &evaluation);
+    let normal = request.dataset.normals().count();
+    let learnt_anomalies = made.samples.len() > normal;
+    let mut advice = advice(normal, learnt_anomalies, held_out_false_rejects, &evaluation);
+    advice.extend(kind.advice);
     advice.extend(refusal);
+    let normals = request.dataset.normals().count();
+    advice.extend(threshold_choice.as_ref().and_then(|choice| choice.held_out_advice(normals)));
     Ok(Trained { package, evaluation, held_out_false_rejects, threshold_choice, advice })
+}
+
+/// A model before it becomes a package.
+struct Made<'a> {
+    onnx: Vec<u8>,
+    algorithm: &'static str,
+    candidates: Vec<CandidateInfo>,
+    calibration: Calibration,
+    strides: Vec<u32>,
+    /// What was learnt from.
+    samples: Vec<&'a Sample>,
+    /// What was found in pictures that were held out; their numbers are those of `samples`.
+    held_out: Vec<Found>,
+}
+
+/// Learns what is normal; anomalies are only looked at to say how well they are found.
+fn from_normals<'a>(
+    request: &'a TrainRequest,
+    backbone: &Backbone,
+    progress: &dyn Progress,
+) -> Result<Made<'a>, JobError> {
+    let samples: Vec<&Sample> = request.dataset.normals().collect();
+    let fitted = fit_memory_bank(&samples, backbone, request.seed, request.threads, progress)?;
+    let found = |&(sample, score): &(usize, f64)| Found { sample, score, map: None, mask: None };
+    Ok(Made {
+        onnx: memory_bank_model(backbone, &fitted.bank, &fitted.calibration)?,
+        algorithm: "memory_bank",
+        candidates: Vec::new(),
+        calibration: fitted.calibration,
+        strides: bank_strides(backbone),
+        samples,
+        held_out: fitted.held_out.iter().map(found).collect(),
+    })
+}
+
+/// Learns from both classes, and from the masks of the anomalies where there are any.
+fn from_labels<'a>(
+    request: &'a TrainRequest,
+    backbone: &Backbone,
+    model_type: ModelType,
+    progress: &dyn Progress,
+) -> Result<Made<'a>, JobError> {
+    let dataset = &request.dataset;
+    let samples: Vec<&Sample> = dataset.normals().chain(dataset.anomalies()).collect();
+    let with_masks = model_type == ModelType::Segmentation;
+    let lessons = Lessons {
+        samples: samples.clone(),
+        labels: &dataset.labels,
+        with_masks,
+        backbone,
+        seed: request.seed,
+        threads: request.threads,
+    };
+    let learnt = learn(&lessons, progress)?;
+    let candidate = |candidate: &Candidate| CandidateInfo {
+        name: candidate.name.to_owned(),
+        held_out_roc_auc: candidate.held_out_roc_auc,
+        held_out_f1: candidate.held_out_f1,
+        separation: candidate.separation,
+    };
+    Ok(Made {
+        onnx: learnt_model(backbone, &learnt, with_masks)?,
+        algorithm: learnt.algorithm,
+        candidates: learnt.candidates.iter().map(candidate).collect(),
+        calibration: learnt.calibration,
+        strides: strides(backbone, &learnt),
+        samples,
+        held_out: learnt.held_out,
+    })
+}
+
+/// What the model shall answer, and what the user should know about it.
+struct Kind {
+    model_type: ModelType,
+    advice: Option<String>,
+}
+
+/// As the guide has it, the type follows from the labels: masks with enough pictures of each label make a segmentation
+/// model, all else a classification model. What the user asks for goes first.
+fn kind_of(request: &TrainRequest) -> Result<Kind, DatasetError> {
+    if let Some(model_type) = request.model_type {
+        return Ok(Kind { model_type, advice: None });
+    }
+    let dataset = &request.dataset;
+    let classification = |advice| Kind { model_type: ModelType::Classification, advice };
+    if dataset.labels.is_empty() || dataset.anomalies().all(|sample| sample.mask.is_none()) {
+        return Ok(classification(None));
+    }
+    let fewest = if request.test.is_some() { FEWEST_WITH_TEST_SET } else { FEWEST_WITHOUT_TEST_SET };
+    let counts = label_counts(dataset)?;
+    let Some((label, count)) = dataset.labels.iter().zip(&counts).find(|(_, count)| **count < fewest) else {
+        return Ok(Kind { model_type: ModelType::Segmentation, advice: None });
+    };
+    let name = &label.name;
+    let advice = format!(
+        "label `{name}` is on {count} masks; with {fewest} pictures of each label a segmentation model is trained, \
+         `--type segmentation` trains one all the same"
+    );
+    Ok(classification(Some(advice)))
+}
+
+/// How many masks show each label.
+fn label_counts(dataset: &Dataset) -> Result<Vec<usize>, DatasetError> {
+    let mut counts = vec![0; dataset.labels.len()];
+    let mut problems = Vec::new();
+    for sample in dataset.anomalies().filter(|sample| sample.mask.is_some()) {
+        match read_mask(sample, &dataset.labels) {
+            Ok(mask) => mask.found().into_iter().for_each(|label| counts[usize::from(label) - 1] += 1),
+            Err(error) => problems.push(problem_of(&error)),
+        }
+    }
+    DatasetError::unless_empty(problems)?;
+    Ok(counts)
+}
+
+/// The scores of the normal pictures among those that were held out.
+fn normal_scores<'a>(samples: &'a [&Sample], held_out: &'a [Found]) -> impl Iterator<Item = f64> + 'a {
+    let is_normal = |found: &&Found| samples[found.sample].class == Some(Class::Normal);
+    held_out.iter().filter(is_normal).map(|found| found.score)
 }
 
 /// Evaluates a package on every labelled picture of a data set.
@@ -209,22 +347,20 @@ fn problem_of(error: &PictureError) -> Problem {
 
 fn describe(
     request: &TrainRequest,
-    normal: usize,
+    made: &Made<'_>,
+    model_type: ModelType,
     (width, height): (usize, usize),
 ) -> Result<Description, DatasetError> {
     let dataset = &request.dataset;
-    let model_type = request.model_type.unwrap_or(ModelType::Classification);
-    let label = Label { name: ANOMALY_LABEL.to_owned(), hex_color: ANOMALY_COLOR.to_owned() };
     // Sides are at most 4096 pixels, as the data set was checked.
     let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let normal = dataset.normals().count();
     Ok(Description {
         project: request.project.clone(),
         version: request.version.clone(),
         model_type,
-        labels: if model_type == ModelType::Segmentation { vec![label] } else { Vec::new() },
+        labels: if model_type == ModelType::Segmentation { own_labels(dataset, made, normal) } else { Vec::new() },
         image_size: Size { width_px: side(width), height_px: side(height) },
-        framing: Framing::default(),
-        framing_files: FramingFiles::default(),
         dataset: DatasetInfo {
             name: dataset.name.clone(),
             sha256: dataset.sha256()?,
@@ -233,50 +369,86 @@ fn describe(
         },
         seed: request.seed,
         time: format!("{:.6}", request.time),
+        algorithm: made.algorithm.to_owned(),
+        candidates: made.candidates.clone(),
+        calibration: made.calibration,
+        strides: made.strides.clone(),
+        framing: Framing::default(),
+        framing_files: FramingFiles::default(),
     })
 }
 
-/// The held-out pictures with the middle and the highest score.
-fn typical_and_odd(fitted: &Fitted) -> impl Iterator<Item = usize> + use<> {
-    let mut by_score = fitted.held_out.clone();
+/// The labels of a segmentation model: what its masks taught it, or else the one for whatever is not normal.
+fn own_labels(dataset: &Dataset, made: &Made<'_>, normal: usize) -> Vec<Label> {
+    let learnt_masks = made.samples.len() > normal && made.samples.iter().any(|sample| sample.mask.is_some());
+    if !learnt_masks || dataset.labels.is_empty() {
+        return vec![Label { name: ANOMALY_LABEL.to_owned(), hex_color: ANOMALY_COLOR.to_owned() }];
+    }
+    let own = |label: &LabelColor| Label { name: label.name.clone(), hex_color: label.hex_color.clone() };
+    dataset.labels.iter().map(own).collect()
+}
+
+/// The normal pictures that were held out with the middle and the highest score.
+fn typical_and_odd(made: &Made<'_>) -> impl Iterator<Item = usize> + use<> {
+    let is_normal = |found: &&Found| made.samples[found.sample].class == Some(Class::Normal);
+    let mut by_score: Vec<(usize, f64)> =
+        made.held_out.iter().filter(is_normal).map(|found| (found.sample, found.score)).collect();
     by_score.sort_by(|a, b| a.1.total_cmp(&b.1));
     let middle = by_score.get(by_score.len() / 2).map(|&(index, _)| index);
     let highest = by_score.last().map(|&(index, _)| index);
     middle.into_iter().chain(highest)
 }
 
-/// Without a test set: the normals by their held-out scores, and the data set's anomalies, of which nothing was learnt.
-fn evaluate_without_test(
+/// Without a test set: every picture by what was found in it while it was held out, and the data set's other anomalies,
+/// of which nothing was learnt.
+fn evaluate_held_out(
     package: &Package,
-    fitted: &Fitted,
-    normals: &[&Sample],
+    samples: &[&Sample],
+    held_out: &[Found],
     dataset: &Dataset,
     progress: &dyn Progress,
 ) -> Result<Evaluation, JobError> {
     let info = package.info();
     let labels = evaluation_labels(info, dataset);
     let mut evaluator = Evaluator::new(info.threshold, &labels);
-    for &(index, score) in &fitted.held_out {
+    let mut problems = Vec::new();
+    for found in held_out {
+        let sample = samples[found.sample];
+        let truth_mask = match sample.mask.as_ref().filter(|_| found.map.is_some()).map(|_| read_mask(sample, &labels))
+        {
+            Some(Ok(mask)) => Some(mask),
+            None => None,
+            Some(Err(error)) => {
+                problems.push(problem_of(&error));
+                continue;
+            }
+        };
         evaluator.add(&Judged {
-            source_ref: normals[index].source_ref.clone(),
-            labeled_at: normals[index].labeled_at,
-            truth: Class::Normal,
-            score,
-            confidence: FrameResult::confidence_of(score, info.threshold),
-            map: None,
-            truth_mask: None,
-            found_mask: None,
+            source_ref: sample.source_ref.clone(),
+            labeled_at: sample.labeled_at,
+            truth: sample.class.unwrap_or(Class::Normal),
+            score: found.score,
+            confidence: FrameResult::confidence_of(found.score, info.threshold),
+            map: found.map.as_ref().map(score_map),
+            truth_mask,
+            found_mask: found.map.as_ref().and_then(|_| found_mask(info, found.mask.as_ref(), &labels)),
             size_px: (info.image_size.width_px as usize, info.image_size.height_px as usize),
             detection_time: Duration::ZERO,
         });
     }
-    let anomalies: Vec<&Sample> = dataset.anomalies().collect();
-    if !anomalies.is_empty() {
+    DatasetError::unless_empty(problems)?;
+    let learnt: HashSet<&Path> = samples.iter().map(|sample| sample.path.as_path()).collect();
+    let others: Vec<&Sample> = dataset.anomalies().filter(|sample| !learnt.contains(sample.path.as_path())).collect();
+    if !others.is_empty() {
         let mut detector = open(package, false)?;
-        progress.stage("evaluating on the labelled anomalies", anomalies.len());
-        judge_all(&anomalies, &mut detector, &mut evaluator, &labels, progress)?;
+        progress.stage("evaluating on the labelled anomalies", others.len());
+        judge_all(&others, &mut detector, &mut evaluator, &labels, progress)?;
     }
     Ok(evaluator.finish())
+}
+
+fn score_map(map: &AnomalyMap) -> ScoreMap {
+    ScoreMap { width: map.width, height: map.height, values: map.values.clone() }
 }
 
 /// The CPU scores evaluations, so that they say the same on every machine.
@@ -333,12 +505,8 @@ fn judge(detector: &mut Detector, sample: &Sample, truth: Class, labels: &[Label
         truth,
         score: detection.result.anomaly_score,
         confidence: detection.result.confidence,
-        found_mask: found_mask(detector.info(), &detection, labels),
-        map: Some(ScoreMap {
-            width: detection.map.width,
-            height: detection.map.height,
-            values: detection.map.values.clone(),
-        }),
+        found_mask: found_mask(detector.info(), mask_of(&detection).as_ref(), labels),
+        map: Some(score_map(&detection.map)),
         truth_mask,
         size_px: (picture.width_px, picture.height_px),
         detection_time: detection.times.total(),
@@ -347,7 +515,7 @@ fn judge(detector: &mut Detector, sample: &Sample, truth: Class, labels: &[Label
 
 /// What a segmentation model marks, in the data set's label numbers. A model that knows only "anomaly" is measured on
 /// a data set with one label as if it were that label, and on none with several.
-fn found_mask(info: &ModelInfo, detection: &Detection, labels: &[LabelColor]) -> Option<LabelPicture> {
+fn found_mask(info: &ModelInfo, mask: Option<&LabelMask>, labels: &[LabelColor]) -> Option<LabelPicture> {
     if info.model_type == ModelType::Classification {
         return None;
     }
@@ -356,9 +524,9 @@ fn found_mask(info: &ModelInfo, detection: &Detection, labels: &[LabelColor]) ->
         ([_], [_]) => vec![Some(1)],
         (own, _) => own.iter().map(|label| number_of(&label.name)).collect(),
     };
-    // A picture that the model calls normal has no mask: nothing was found in it.
+    // A picture without a mask is one in which nothing was found.
     let nothing = || LabelMask { width: 1, height: 1, labels: vec![0] };
-    let LabelMask { width, height, labels: cells } = mask_of(detection).unwrap_or_else(nothing);
+    let LabelMask { width, height, labels: cells } = mask.cloned().unwrap_or_else(nothing);
     let translate = |&cell: &u8| match usize::from(cell).checked_sub(1) {
         Some(index) => numbers.get(index).copied().flatten().unwrap_or(0),
         None => 0,
@@ -370,7 +538,7 @@ fn found_mask(info: &ModelInfo, detection: &Detection, labels: &[LabelColor]) ->
     })
 }
 
-fn advice(normals: usize, false_rejects: f64, evaluation: &Evaluation) -> Vec<String> {
+fn advice(normals: usize, learnt_anomalies: bool, false_rejects: f64, evaluation: &Evaluation) -> Vec<String> {
     let mut advice = Vec::new();
     if normals < FEW_NORMALS {
         advice.push(format!(
@@ -384,7 +552,7 @@ fn advice(normals: usize, false_rejects: f64, evaluation: &Evaluation) -> Vec<St
              them, or steadier light and position"
         ));
     }
-    if evaluation.image.roc_auc.is_some_and(|auc| auc < 0.9) {
+    if !learnt_anomalies && evaluation.image.roc_auc.is_some_and(|auc| auc < 0.9) {
         advice.push(
             "normal and anomalous pictures are hard to tell apart from normals alone: ten labelled anomalies of each \
              kind, with masks, help far more than further normals"

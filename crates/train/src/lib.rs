@@ -14,9 +14,11 @@ pub mod export;
 pub mod features;
 #[cfg(test)]
 mod fuzzing;
+pub mod heads;
 pub mod job;
 pub mod onnx;
 pub mod package;
+mod parallel;
 mod pickle;
 pub mod progress;
 pub mod report;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
-use linewarden_model::package::{BackboneInfo, DatasetInfo, Golden, Package, SCHEMA, Size, sha256_hex};
+use linewarden_model::package::{
+    BackboneInfo, Calibration, CandidateInfo, DatasetInfo, Golden, Package, SCHEMA, Size, sha256_hex,
+};
 use linewarden_model::{
     Detector, DetectorOptions, Device, DeviceRequest, FrameView, Framer, Framing, FramingFiles, Label, ModelError,
     ModelInfo, ModelType, Preprocessor, SizePolicy,
@@ -13,9 +15,7 @@ use linewarden_model::{
 
 use crate::backbone::{Backbone, BackboneError};
 use crate::dataset::{Picture, PictureError};
-use crate::export::memory_bank_model;
-use crate::features::{INPUT_SIZE_PX, bank_strides, picture_view};
-use crate::trainer::Fitted;
+use crate::features::{INPUT_SIZE_PX, picture_view};
 
 /// What the package says of itself beside what was fitted.
 #[derive(Debug, Clone)]
@@ -40,6 +40,14 @@ pub struct Description {
     pub seed: u64,
     /// When the model was trained, RFC 3339.
     pub time: String,
+    /// What was trained, such as `memory_bank`.
+    pub algorithm: String,
+    /// What else was tried, and how good it was.
+    pub candidates: Vec<CandidateInfo>,
+    /// What the memory bank's distances mean.
+    pub calibration: Calibration,
+    /// Strides of the feature maps in use.
+    pub strides: Vec<u32>,
 }
 
 /// Why a package cannot be made or written.
@@ -83,28 +91,28 @@ pub enum PackageError {
 /// # Errors
 /// When the graph cannot be written or run.
 pub fn build(
-    fitted: &Fitted,
+    onnx: Vec<u8>,
     backbone: &Backbone,
     description: Description,
     golden_pictures: &[&Path],
 ) -> Result<Package, PackageError> {
-    let onnx = memory_bank_model(backbone, &fitted.bank, &fitted.calibration)?;
     let info = ModelInfo {
         schema: SCHEMA,
         project: description.project,
         version: description.version,
         model_type: description.model_type,
-        algorithm: "memory_bank".to_owned(),
+        algorithm: description.algorithm,
+        candidates: description.candidates,
         image_size: description.image_size,
         input_size: Size { width_px: INPUT_SIZE_PX, height_px: INPUT_SIZE_PX },
         framing: description.framing,
         labels: description.labels,
         threshold: 0.5,
-        calibration: fitted.calibration,
+        calibration: description.calibration,
         backbone: BackboneInfo {
             name: backbone.name().to_owned(),
             sha256: backbone.sha256().to_owned(),
-            strides: bank_strides(backbone),
+            strides: description.strides,
         },
         dataset: description.dataset,
         seed: description.seed,

@@ -1,8 +1,6 @@
 //! Training from normal pictures: features, held-out calibration, the final bank, the exported graph.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use linewarden_model::package::Calibration;
 
@@ -10,7 +8,8 @@ use crate::backbone::Backbone;
 use crate::bank::{BANK_SIZE, Bank, Pool};
 use crate::calibration::{Curve, calibrate};
 use crate::dataset::{Picture, PictureError, Sample};
-use crate::features::{FeatureError, FeatureExtractor, Features};
+use crate::features::{FeatureError, FeatureExtractor, Features, bank_weights};
+use crate::parallel::{in_order, in_order_with};
 use crate::progress::Progress;
 use crate::scoring::{picture_score, smooth};
 
@@ -56,23 +55,14 @@ pub fn fit_memory_bank(
 ) -> Result<Fitted, TrainError> {
     let kept = calibration_pictures(samples.len(), seed);
     let extracted = extract(samples, &kept, backbone, seed, threads, progress)?;
-    let channels = extracted.pool.channels();
     progress.stage("calibrating on held-out pictures", FOLDS);
     let folds = folds(samples.len(), seed);
-    let next_fold = AtomicUsize::new(0);
-    let held_out: Mutex<Vec<HeldOut>> = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads.get() {
-            scope.spawn(|| {
-                while let Some(fold) = folds.get(next_fold.fetch_add(1, Ordering::Relaxed)) {
-                    let scored = score_fold(fold, samples.len(), &extracted, seed);
-                    held_out.lock().unwrap_or_else(PoisonError::into_inner).extend(scored);
-                    progress.advance(1);
-                }
-            });
-        }
+    let scored = in_order(threads, folds.len(), |fold| {
+        let scored = score_fold(&folds[fold], samples.len(), &extracted, seed);
+        progress.advance(1);
+        scored
     });
-    let mut held_out = held_out.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut held_out: Vec<HeldOut> = scored.into_iter().flatten().collect();
     held_out.sort_unstable_by_key(|scored| scored.sample);
     let scores: Vec<f64> = held_out.iter().map(|scored| scored.score).collect();
     let calibration = calibrate(&scores, held_out.iter().map(|scored| scored.map.as_slice()));
@@ -83,7 +73,6 @@ pub fn fit_memory_bank(
     let everything: Vec<usize> = (0..samples.len()).collect();
     let bank = Bank::fit(&extracted.pool, &everything, BANK_SIZE, seed);
     progress.advance(1);
-    debug_assert_eq!(bank.channels, channels);
     Ok(Fitted { bank, calibration, held_out })
 }
 
@@ -142,33 +131,25 @@ fn extract(
     progress.stage("computing features", samples.len());
     let extractors: Vec<FeatureExtractor> =
         (0..threads.get().min(samples.len())).map(|_| FeatureExtractor::new(backbone)).collect::<Result<_, _>>()?;
-    let channels = extractors.first().map_or(0, FeatureExtractor::channels);
     let drawn = Pool::patches_per_picture(samples.len());
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Outcome>>> = Mutex::new((0..samples.len()).map(|_| None).collect());
-    std::thread::scope(|scope| {
-        for mut extractor in extractors {
-            let (next, results) = (&next, &results);
-            scope.spawn(move || {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(sample) = samples.get(index) else { break };
-                    let outcome = one_picture(sample, &mut extractor).map(|features| {
-                        let patches = Pool::draw(&features, drawn, seed.wrapping_add(index as u64));
-                        (patches, kept[index].then_some(features))
-                    });
-                    results.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(outcome);
-                    progress.advance(1);
-                }
-            });
-        }
+    let outcomes = in_order_with(extractors, samples.len(), |extractor, index| {
+        let outcome = one_picture(samples[index], extractor).map(|features| {
+            let patches = Pool::draw(&features, drawn, seed.wrapping_add(index as u64));
+            (patches, kept[index].then_some(features))
+        });
+        progress.advance(1);
+        outcome
     });
-    collect(results.into_inner().unwrap_or_else(PoisonError::into_inner), channels)
+    let mut extracted = Extracted { pool: Pool::new(bank_weights(backbone)), features: Vec::with_capacity(samples.len()) };
+    for (patches, features) in sort_outcomes(outcomes)? {
+        extracted.pool.push(patches);
+        extracted.features.push(features);
+    }
+    Ok(extracted)
 }
 
-type Outcome = Result<(Vec<f32>, Option<Features>), OneError>;
-
-enum OneError {
+/// Why one picture gave nothing.
+pub(crate) enum OneError {
     Picture(PictureError),
     Features(FeatureError),
 }
@@ -178,21 +159,17 @@ fn one_picture(sample: &Sample, extractor: &mut FeatureExtractor) -> Result<Feat
     extractor.run(&picture).map_err(OneError::Features)
 }
 
-/// Puts the outcomes together; every unreadable picture is named at once.
-fn collect(outcomes: Vec<Option<Outcome>>, channels: usize) -> Result<Extracted, TrainError> {
-    let mut extracted = Extracted { pool: Pool::new(channels), features: Vec::new() };
-    let mut unreadable = Vec::new();
-    for outcome in outcomes.into_iter().flatten() {
+/// What every picture gave; every unreadable one is named at once.
+pub(crate) fn sort_outcomes<T>(outcomes: Vec<Result<T, OneError>>) -> Result<Vec<T>, TrainError> {
+    let (mut sorted, mut unreadable) = (Vec::with_capacity(outcomes.len()), Vec::new());
+    for outcome in outcomes {
         match outcome {
-            Ok((patches, features)) => {
-                extracted.pool.push(patches);
-                extracted.features.push(features);
-            }
+            Ok(one) => sorted.push(one),
             Err(OneError::Picture(error)) => unreadable.push(error),
             Err(OneError::Features(error)) => return Err(error.into()),
         }
     }
-    if unreadable.is_empty() { Ok(extracted) } else { Err(TrainError::Pictures(unreadable)) }
+    if unreadable.is_empty() { Ok(sorted) } else { Err(TrainError::Pictures(unreadable)) }
 }
 
 fn list(errors: &[PictureError]) -> String {

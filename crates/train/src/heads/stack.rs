@@ -1,0 +1,157 @@
+//! From the scores of several parts to one calibrated score.
+//!
+//! Every part's scores come from pictures that it was not fitted to, are measured against those of the normal pictures
+//! and weighed by a balanced logistic regression. Its value is shifted so that the threshold, which is chosen on the same
+//! pictures, becomes a score of 0.5.
+
+use ndarray::ArrayView2;
+
+use super::logistic::Binary;
+
+const STRENGTH: f64 = 0.1;
+const ITERATIONS: usize = 100;
+
+/// What can score a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Distance to the nearest normal patch.
+    Bank,
+    /// Distance from what is normal at each place.
+    Gaussian,
+    /// What looks like a labelled defect.
+    Patch,
+    /// The picture as a whole.
+    Image,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Bank, Self::Gaussian, Self::Patch, Self::Image];
+}
+
+/// The scores that each part gave a picture, by [`Part`] as a number.
+pub(super) type PartScores = [f32; Part::ALL.len()];
+
+/// `sigmoid(bias + sum of weight * score)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stack {
+    /// What is looked at, and how much it weighs.
+    pub(crate) weights: Vec<(Part, f32)>,
+    /// Added to the sum.
+    pub(crate) bias: f32,
+}
+
+impl Stack {
+    /// Fits the weights of some parts; both classes must be there.
+    pub(super) fn fit(parts: &[Part], scores: &[PartScores], is_anomalous: &[bool]) -> Self {
+        let scales: Vec<(f64, f64)> = parts.iter().map(|&part| scale(part, scores, is_anomalous)).collect();
+        let standardised = |scores: &PartScores| -> Vec<f32> {
+            let value = |(&part, (mean, deviation)): (&Part, &(f64, f64))| {
+                ((f64::from(scores[part as usize]) - mean) / deviation) as f32
+            };
+            parts.iter().zip(&scales).map(value).collect()
+        };
+        let rows: Vec<f32> = scores.iter().flat_map(standardised).collect();
+        let rows = ArrayView2::from_shape((scores.len(), parts.len()), &rows).expect("a value for each part");
+        let model = Binary::fit_balanced(rows, is_anomalous, STRENGTH, ITERATIONS);
+        let mut bias = f64::from(model.bias);
+        let mut weights = Vec::with_capacity(parts.len());
+        for ((&part, (mean, deviation)), &weight) in parts.iter().zip(&scales).zip(&model.weights) {
+            let weight = f64::from(weight) / deviation;
+            bias -= weight * mean;
+            weights.push((part, weight as f32));
+        }
+        Self { weights, bias: bias as f32 }
+    }
+
+    /// Moves the scores so that the best threshold on these pictures becomes 0.
+    pub(super) fn calibrated(mut self, scores: &[PartScores], is_anomalous: &[bool]) -> Self {
+        let values: Vec<f64> = scores.iter().map(|scores| f64::from(self.value(scores))).collect();
+        self.bias -= best_threshold(&values, is_anomalous) as f32;
+        self
+    }
+
+    /// Positive for anomalies.
+    pub(super) fn value(&self, scores: &PartScores) -> f32 {
+        self.bias + self.weights.iter().map(|&(part, weight)| weight * scores[part as usize]).sum::<f32>()
+    }
+
+    /// From 0 (normal) to 1 (anomalous), and 0.5 at the threshold.
+    pub(super) fn score(&self, scores: &PartScores) -> f64 {
+        1.0 / (1.0 + (-f64::from(self.value(scores))).exp())
+    }
+
+    /// Whether a part is looked at.
+    pub(crate) fn has(&self, part: Part) -> bool {
+        self.weights.iter().any(|&(own, _)| own == part)
+    }
+}
+
+/// Mean and deviation of a part's scores of normal pictures.
+fn scale(part: Part, scores: &[PartScores], is_anomalous: &[bool]) -> (f64, f64) {
+    let normal = || {
+        scores.iter().zip(is_anomalous).filter(|(_, odd)| !**odd).map(|(scores, _)| f64::from(scores[part as usize]))
+    };
+    let count = normal().count().max(1) as f64;
+    let mean = normal().sum::<f64>() / count;
+    let variance = normal().map(|score| (score - mean).powi(2)).sum::<f64>() / count;
+    // Normals that all score the same leave the scale to the anomalies.
+    (mean, variance.sqrt().max(1e-3 * mean.abs()).max(1e-6))
+}
+
+/// The threshold with the best F1 on these scores, in the middle of the gap between its neighbours; of equal ones that in
+/// the widest gap. Both classes must be there.
+pub(super) fn best_threshold(scores: &[f64], is_anomalous: &[bool]) -> f64 {
+    let mut sorted: Vec<(f64, bool)> = scores.iter().copied().zip(is_anomalous.iter().copied()).collect();
+    sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let anomalies = sorted.iter().filter(|(_, odd)| *odd).count();
+    let (mut found, mut best) = (0, (f64::NEG_INFINITY, f64::NEG_INFINITY, 0.0));
+    for (index, pair) in sorted.windows(2).enumerate() {
+        let [(score, is_anomaly), (next, _)] = *pair else { continue };
+        found += usize::from(is_anomaly);
+        let gap = score - next;
+        if gap <= 0.0 {
+            continue;
+        }
+        let f1 = 2.0 * found as f64 / (index + 1 + anomalies) as f64;
+        if (f1, gap) > (best.0, best.1) {
+            best = (f1, gap, f64::midpoint(score, next));
+        }
+    }
+    if best.0.is_finite() { best.2 } else { sorted.first().map_or(0.0, |&(score, _)| score) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_lie_between_the_classes_or_where_f1_is_best() {
+        let table: [(&[f64], &[bool], f64); 4] = [
+            (&[1.0, 2.0, 6.0, 7.0], &[false, false, true, true], 4.0),
+            (&[7.0, 1.0, 6.0, 2.0], &[true, false, true, false], 4.0),
+            // One anomaly among the normals: catching it would cost two false alarms.
+            (&[1.0, 1.1, 1.2, 1.3, 5.0, 6.0, 7.0], &[false, true, false, false, true, true, true], 3.15),
+            // Nothing tells them apart.
+            (&[3.0, 3.0], &[false, true], 3.0),
+        ];
+        for (scores, truth, expected) in table {
+            let found = best_threshold(scores, truth);
+            assert!((found - expected).abs() < 1e-9, "{scores:?}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_says_nothing_weighs_little_and_the_threshold_is_one_half() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let truth: Vec<bool> = (0..60).map(|index| index % 3 == 0).collect();
+        let scores: Vec<PartScores> =
+            truth.iter().map(|&odd| [random.f32() + f32::from(u8::from(odd)) * 3.0, 0.0, random.f32(), 0.0]).collect();
+        let stack = Stack::fit(&[Part::Bank, Part::Patch], &scores, &truth).calibrated(&scores, &truth);
+        assert!(stack.weights[0].1 > 4.0 * stack.weights[1].1.abs(), "{stack:?}");
+        assert!(stack.has(Part::Patch) && !stack.has(Part::Image));
+        for (scores, &odd) in scores.iter().zip(&truth) {
+            assert_eq!(stack.score(scores) >= 0.5, odd);
+        }
+    }
+}
