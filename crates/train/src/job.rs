@@ -483,7 +483,7 @@ fn judge_all(
         let Some(truth) = sample.class else { continue };
         match judge(detector, sample, truth, labels) {
             Ok(judged) => evaluator.add(&judged),
-            Err(JudgeError::Picture(problem)) => problems.push(problem),
+            Err(JudgeError::Picture(problem)) => problems.push(sample.problem(&problem.place, problem.message)),
             Err(JudgeError::Model(error)) => return Err(error.into()),
         }
         progress.advance(1);

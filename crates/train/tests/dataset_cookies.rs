@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use linewarden_train::dataset::{
-    Alike, Class, Dataset, LabelColor, MINIMUM_NORMALS, Origin, Picture, Places, check, check_sets, from_csv,
-    read_mask, write_manifest,
+    Alike, Class, Dataset, LabelColor, MINIMUM_NORMALS, Origin, Picture, Places, TEST_SHARE, check, check_sets,
+    from_csv, read_mask, write_manifest,
 };
 use linewarden_train::progress::{Progress, Silent};
 
@@ -155,12 +155,18 @@ fn photographs_that_are_in_training_and_test_are_found_however_they_were_saved()
 fn a_split_keeps_the_shares_of_both_classes_and_follows_its_seed() {
     let Some(manifest) = shared("cookies/train.manifest") else { return };
     let cookies = Dataset::load(&manifest).unwrap();
-    let (train, test) = cookies.split(1, 0.2).unwrap();
+    let (train, test) = cookies.split(1, TEST_SHARE, &Silent).unwrap();
     assert_eq!((test.normals().count(), test.anomalies().count()), (6, 6));
     assert_eq!((train.normals().count(), train.anomalies().count()), (25, 26));
     assert!(test.samples.iter().all(|sample| !train.samples.contains(sample)));
-    assert_eq!(cookies.split(1, 0.2).unwrap().1, test);
-    assert_ne!(cookies.split(2, 0.2).unwrap().1, test);
+    assert_eq!(cookies.split(1, TEST_SHARE, &Silent).unwrap().1, test);
+    assert_ne!(cookies.split(2, TEST_SHARE, &Silent).unwrap().1, test);
+    // The cookie that was photographed twice is on one side.
+    for seed in 0..5 {
+        let (_, test) = cookies.split(seed, 0.5, &Silent).unwrap();
+        let has = |name: &str| test.samples.iter().any(|sample| sample.path.ends_with(name));
+        assert_eq!(has("normal-1.jpg"), has("normal-2.jpg"));
+    }
 }
 
 #[test]

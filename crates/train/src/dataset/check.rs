@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::duplicates::{Alike, Duplicate, Printed, duplicates};
+use super::duplicates::{ALIKE_SHARE, Alike, Duplicate, Printed, duplicates};
 use super::error::{listed, shown};
 use super::look::{Seen, look_at};
 use super::picture::{Oddity, size_text};
@@ -29,8 +29,6 @@ const MAXIMUM_LABELS_IN_A_MASK: usize = 20;
 
 /// From this share of the picture on a mask does not follow an anomaly closely, as the guide asks.
 const LARGE_MASK: f64 = 0.5;
-/// Above this share of pictures that look like another one, parts and camera stand so still that looks tell nothing.
-const ALIKE_SHARE: f64 = 0.25;
 /// How many findings of a kind are told one by one.
 const TOLD: usize = 10;
 

@@ -19,6 +19,9 @@ const HASH_SIDE: u32 = 16;
 /// quality 60 differs from its original in 2 to 8 bits, two different cookies in 56 or more.
 const NEAR_BITS: u32 = 10;
 
+/// Above this share of pictures that look like another one, parts and camera stand so still that looks tell nothing.
+pub(super) const ALIKE_SHARE: f64 = 0.25;
+
 type LookBytes = [u8; 32];
 
 /// How two pictures are alike.
