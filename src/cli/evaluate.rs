@@ -64,7 +64,11 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let shown = Shown::new();
     let evaluation = evaluate_package(&package, &dataset, args.scale, &shown)?;
     let (scores, truths) = evaluation.scores();
-    let choice = wish.map(|wish| choose(wish, &scores, &truths)).transpose()?;
+    let (choice, refusal) = match wish.map(|wish| choose(wish, &scores, &truths)) {
+        Some(Ok(choice)) => (Some(choice), None),
+        Some(Err(error)) => (None, Some(error.to_string())),
+        None => (None, None),
+    };
     if let Some(folder) = &args.out {
         let ended_at = Timestamp::now();
         let identity = identity(package.info(), ended_at);
@@ -88,12 +92,18 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     drop(shown);
     let others: Vec<f64> = choice.iter().map(|choice| choice.threshold).collect();
     let what_if = wish.map(|_| evaluation.what_if(&others, costs.as_ref(), WHAT_IF_ROWS));
-    let answer = Answer { evaluation: &evaluation, threshold_choice: choice.as_ref(), what_if: what_if.as_deref() };
+    let answer = Answer {
+        evaluation: &evaluation,
+        threshold_choice: choice.as_ref(),
+        threshold_refusal: refusal.as_deref(),
+        what_if: what_if.as_deref(),
+    };
     let text = if args.json {
         serde_json::to_string_pretty(&answer)? + "\n"
     } else {
         let rows = what_if.map_or_else(String::new, |rows| format!("\n{}", threshold_table(&rows, costs.is_some())));
-        table(&evaluation) + &rows + &sentences(choice.as_ref())
+        let refusal = refusal.map_or_else(String::new, |refusal| format!("No threshold was chosen: {refusal}.\n"));
+        table(&evaluation) + &rows + &sentences(choice.as_ref()) + &refusal
     };
     io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
@@ -105,6 +115,9 @@ struct Answer<'a> {
     evaluation: &'a Evaluation,
     #[serde(skip_serializing_if = "Option::is_none")]
     threshold_choice: Option<&'a Choice>,
+    /// Why the pictures lead to no threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold_refusal: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     what_if: Option<&'a [WhatIf]>,
 }

@@ -173,6 +173,14 @@ fn an_evaluation_says_what_other_thresholds_would_have_cost() {
     // The dimmest anomaly is no brighter than five normals: missing one of 16 (0.25 a part) is cheaper than rejecting
     // five of 60 (0.33).
     assert_eq!((&choice["missed"]["count"], &choice["rejected"]["count"]), (&1.into(), &0.into()));
+    // A picture that is right only by luck costs more than it saves: the answer is the evaluation, and why not.
+    let pointless = ["--cost-miss", "1", "--cost-reject", "1000", "--defect-rate", "0.01%"];
+    grey(&test.join("normal/bright.png"), 255);
+    let refused = json(&[&arguments[..], &pointless[..]].concat());
+    assert_says(refused["threshold_refusal"].as_str().unwrap(), &["cheapest to pass every part"]);
+    assert_eq!((refused.get("threshold_choice"), &refused["images"]), (None, &77.into()));
+    let refused = done(&[&arguments[..5], &pointless[..]].concat()).stdout;
+    assert_says(&refused, &["No threshold was chosen", "normals rejected"]);
     let told = done(&[&arguments[..5], &["--target-false-reject", "10%"]].concat()).stdout;
     assert_says(&told, &["normals rejected", "the model's own", "The threshold", "which vouches for at most"]);
 }

@@ -39,7 +39,7 @@ fn bounds_are_clopper_and_pearson_s() {
         (2, 100, 0.061_619_200_396_040_69),
         (3, 24, 0.292_273_196_507_989_33),
         (5, 16, 0.548_347_080_848_747_4),
-        (15, 16, 0.996_799_302_289_810_9),
+        (15, 16, 0.996_799_302_289_811),
         (0, 597, 0.005_005_407_993_466_689),
         (0, 598, 0.004_997_058_694_246_506),
         (10, 1000, 0.016_903_175_120_562_504),
@@ -77,6 +77,17 @@ fn sixty_normals_cannot_vouch_for_half_a_percent_and_say_so() {
     let told = choice.sentences();
     assert_eq!(told[0], "60 held-out normals can only vouch for 4.9 %, not 0.5 %: collect about 600.");
     assert!(told[1].contains("extrapolates"), "{told:?}");
+}
+
+#[test]
+fn where_training_held_out_a_sample_others_can_vouch_for_more() {
+    let scores: Vec<f64> = (0..400).map(|index| 0.05 + 0.001 * f64::from(index)).collect();
+    let strict = of_normals(0.005, &scores).unwrap();
+    let expected = "training held out 400 of 2000 normal pictures: keep some 600 others back, and let `linewarden \
+                    threshold` choose from them";
+    assert_eq!(strict.held_out_advice(2000).as_deref(), Some(expected));
+    assert_eq!(strict.held_out_advice(400), None, "all there are");
+    assert_eq!(of_normals(0.01, &scores).unwrap().held_out_advice(2000), None, "400 vouch for 1 %");
 }
 
 #[test]

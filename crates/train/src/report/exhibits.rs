@@ -129,7 +129,7 @@ fn open(package: &Package, scale: bool) -> Result<Detector, ModelError> {
 
 fn draw(sample: &Sample, detector: &mut Detector, dataset: &Dataset) -> Result<Vec<ExhibitPicture>, JobError> {
     let picture = Picture::read(&sample.path).map_err(|error| unreadable(&error))?;
-    let detection = detector.detect(&picture_view(&picture).map_err(ModelError::from)?)?;
+    let detection = detector.detect(&picture_view(&picture)?)?;
     let (width_px, height_px) = small(picture.width_px as u32, picture.height_px as u32);
     let Some(whole) = RgbImage::from_raw(picture.width_px as u32, picture.height_px as u32, picture.rgb) else {
         return Ok(Vec::new());

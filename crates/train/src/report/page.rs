@@ -32,6 +32,7 @@ figure { margin: 0; break-inside: avoid; } svg { max-width: 100%; height: auto; 
 .exhibit div { display: flex; gap: .4rem; } .exhibit figure { flex: 1; } .exhibit img { width: 100%; border-radius: .25rem; }
 .normal { color: var(--normal); } .anomaly { color: var(--anomaly); }
 @media print { :root { color-scheme: light; } body { margin: 0; max-width: none; font-size: 12px; }
+  .plots { grid-template-columns: 1fr 1fr; } .exhibits { grid-template-columns: 1fr 1fr 1fr; }
   .card, .exhibit { border: 1px solid var(--line); } }
 ";
 

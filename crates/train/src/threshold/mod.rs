@@ -268,6 +268,19 @@ impl Costs {
 }
 
 impl Choice {
+    /// What to do when training, which holds out a sample of many pictures, held out too few of `normals` to vouch for
+    /// the target.
+    pub fn held_out_advice(&self, normals: usize) -> Option<String> {
+        let (of, needed) = (self.rejected.of, self.normals_needed?);
+        (of < needed && of < normals).then(|| {
+            format!(
+                "training held out {of} of {normals} normal pictures: keep some {} others back, and let `linewarden \
+                 threshold` choose from them",
+                about(needed)
+            )
+        })
+    }
+
     /// What somebody who signs the threshold must know, in sentences.
     pub fn sentences(&self) -> Vec<String> {
         let Rate { count, of, upper_bound, .. } = self.rejected;
