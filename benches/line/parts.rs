@@ -15,6 +15,7 @@ use linewarden_train::dataset::Dataset;
 use linewarden_train::job::{TrainRequest, train};
 use linewarden_train::package::write;
 use linewarden_train::progress::Silent;
+use linewarden_train::views::FramingRequest;
 use tempfile::TempDir;
 
 pub(crate) const WIDTH: u32 = 1280;
@@ -101,6 +102,7 @@ fn trained(folder: &Path) -> Result<Package> {
         threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         project: "bench".to_owned(),
         version: "1".to_owned(),
+        framing: FramingRequest::default(),
         time: Timestamp::UNIX_EPOCH,
     };
     Ok(train(&request, &Silent)?.package)

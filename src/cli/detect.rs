@@ -157,6 +157,15 @@ fn entry(path: &Path, detection: &Detection, info: &ModelInfo, mask: RgbImage) -
         "AnomalyThreshold": result.anomaly_threshold,
         "Time": detection.times.total().as_secs_f64() * 1e3,
     });
+    if let Some(pose) = &detection.pose {
+        answer["Registration"] = json!({
+            "Applied": pose.applied,
+            "Confidence": pose.confidence,
+            "AngleDegrees": pose.angle_deg,
+            "ShiftX": pose.shift_x,
+            "ShiftY": pose.shift_y,
+        });
+    }
     if info.model_type == ModelType::Segmentation {
         let anomaly = |anomaly: &linewarden_core::Anomaly| {
             json!({
@@ -179,8 +188,10 @@ fn print_line(path: &Path, detection: &Detection) -> anyhow::Result<()> {
         .labels()
         .map(|anomaly| format!("{} {:.2} %", anomaly.name, anomaly.total_percentage_area * 100.0))
         .collect();
+    let is_lost = detection.pose.is_some_and(|pose| !pose.applied);
+    let place = if is_lost { "  not found where parts lie, taken as it is" } else { "" };
     let line = format!(
-        "{verdict:<8} confidence {:.3}  score {:.3}  {:>5.1} ms  {}  {}\n",
+        "{verdict:<8} confidence {:.3}  score {:.3}  {:>5.1} ms  {}  {}{place}\n",
         result.confidence,
         result.anomaly_score,
         detection.times.total().as_secs_f64() * 1e3,

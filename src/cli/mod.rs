@@ -4,6 +4,7 @@ mod dataset;
 mod demo;
 mod detect;
 mod evaluate;
+mod framing;
 mod progress;
 mod run;
 mod threshold;

@@ -16,6 +16,7 @@ use linewarden_train::package::{check_free, write};
 use linewarden_train::report::{Report, write_report};
 use serde_json::json;
 
+use super::framing::FramingArgs;
 use super::progress::Shown;
 use super::threshold::{ThresholdArgs, sentences};
 use super::{CallError, PlacesArgs, load_dataset_from, must_exist};
@@ -68,6 +69,8 @@ pub(super) struct TrainArgs {
     /// Print one JSON document on standard output
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    framing: FramingArgs,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -116,6 +119,7 @@ fn request(args: &TrainArgs) -> anyhow::Result<TrainRequest> {
     if let Some(path) = &args.backbone {
         must_exist("backbone", path)?;
     }
+    args.framing.check()?;
     let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
     let dataset = load_dataset_from(&args.dataset, &args.places)?;
     Ok(TrainRequest {
@@ -132,6 +136,7 @@ fn request(args: &TrainArgs) -> anyhow::Result<TrainRequest> {
         threads: NonZeroUsize::new(args.threads).unwrap_or(cores),
         project: args.project.clone().or(folder_name).unwrap_or_else(|| "linewarden".to_owned()),
         version: args.model_version.clone(),
+        framing: args.framing.request(),
         time: build_time()?,
     })
 }

@@ -25,6 +25,7 @@ use linewarden_train::backbone::BackboneSource;
 use linewarden_train::dataset::Dataset;
 use linewarden_train::job::{TrainRequest, train};
 use linewarden_train::package;
+use linewarden_train::views::FramingRequest;
 
 use crate::cli::Shown;
 use broker::Broker;
@@ -116,6 +117,7 @@ fn train_model(demo: &Demo, belt: &BeltSpec, model: &Path) -> anyhow::Result<f64
         threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         project: LINE.to_owned(),
         version: "1".to_owned(),
+        framing: FramingRequest::default(),
         time: Timestamp::now(),
     };
     let trained = train(&request, &Shown::new())?;

@@ -9,6 +9,7 @@ mod accuracy;
 mod bad_input;
 mod documents;
 mod packages;
+mod regions;
 mod reproducible;
 mod score;
 mod stream;

@@ -86,7 +86,7 @@ fn photographs_keep_their_score_with_half_the_colour_resolution() {
 }
 
 /// What `anomalydetect` says of a PNG that reaches it in this format.
-fn element_score(model: &Path, picture: &Path, format: &str) -> f64 {
+pub(crate) fn element_score(model: &Path, picture: &Path, format: &str) -> f64 {
     gst::init().unwrap();
     gstlinewarden::plugin_register_static().unwrap();
     let description = format!(

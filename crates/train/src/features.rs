@@ -4,15 +4,16 @@
 //! all taps to one grid of [`PATCHES`] cells. The exported model begins with the very same nodes.
 
 use linewarden_model::package::INPUT;
-use linewarden_model::{FrameView, ModelError, Preprocessor, runtime};
+use linewarden_model::{FrameView, Framer, ModelError, Preprocessor, runtime};
 use ort::session::Session;
 use ort::value::TensorRef;
 
 use crate::backbone::{Backbone, BackboneError, Tap};
-use crate::dataset::Picture;
+use crate::dataset::{LabelPicture, Picture};
 use crate::heads::{TapMap, Taps};
 use crate::onnx::{Attr, Dim, ElementType, GraphBuilder};
 use crate::scaling::append_scaling;
+use crate::views::cut_mask;
 
 /// Side of the square to which pictures are brought.
 pub const INPUT_SIZE_PX: u32 = 256;
@@ -57,6 +58,8 @@ pub enum FeatureError {
 pub struct FeatureExtractor {
     session: Session,
     preprocessor: Preprocessor,
+    /// Cuts pictures, unless they are looked at whole.
+    framer: Option<Framer>,
     input: Vec<u8>,
     channels: usize,
     /// The network's own maps that come out beside the features.
@@ -94,7 +97,13 @@ impl FeatureExtractor {
             .commit_from_memory(&onnx)
             .map_err(|error| ModelError::Inference(error.to_string()))?;
         let preprocessor = Preprocessor::new(INPUT_SIZE_PX, INPUT_SIZE_PX);
-        Ok(Self { session, preprocessor, input: Vec::new(), channels, taps })
+        Ok(Self { session, preprocessor, framer: None, input: Vec::new(), channels, taps })
+    }
+
+    /// The same for pictures that are cut before the network sees them.
+    #[must_use]
+    pub fn framed(self, framer: Framer) -> Self {
+        Self { framer: Some(framer), ..self }
     }
 
     /// Length of a feature row.
@@ -102,7 +111,7 @@ impl FeatureExtractor {
         self.channels
     }
 
-    /// The features of a picture.
+    /// The features of a picture, or of its first view.
     ///
     /// # Errors
     /// When ONNX Runtime or pre-processing fails.
@@ -110,20 +119,67 @@ impl FeatureExtractor {
         Ok(self.run_with_taps(picture, false)?.0)
     }
 
-    /// The features of a picture or of its mirror image, and the network's own maps of it.
+    /// The features of each of a picture's views; none of those in which everything is ignored.
+    ///
+    /// # Errors
+    /// When ONNX Runtime or pre-processing fails.
+    pub fn run_views(&mut self, picture: &Picture) -> Result<Vec<Features>, FeatureError> {
+        let frame = picture_view(picture)?;
+        let views = self.framer.as_ref().map_or(1, Framer::views);
+        if let Some(framer) = &mut self.framer {
+            framer.place(&frame)?;
+        }
+        let mut all = Vec::with_capacity(views);
+        for view in 0..views {
+            if self.framer.as_ref().is_some_and(|framer| framer.is_blind(view)) {
+                continue;
+            }
+            self.cut(&frame, view)?;
+            all.push(self.look()?.0);
+        }
+        Ok(all)
+    }
+
+    /// The features of a picture's first view or of its mirror image, and the network's own maps of it.
     ///
     /// # Errors
     /// When ONNX Runtime or pre-processing fails.
     pub fn run_with_taps(&mut self, picture: &Picture, mirrored: bool) -> Result<(Features, Taps), FeatureError> {
-        let failed = |error: ort::Error| ModelError::Inference(error.to_string());
-        let view = picture_view(picture)?;
-        self.preprocessor.run(&view, &mut self.input)?;
-        let side = INPUT_SIZE_PX as usize;
+        let frame = picture_view(picture)?;
+        if let Some(framer) = &mut self.framer {
+            framer.place(&frame)?;
+        }
+        self.cut(&frame, 0)?;
         if mirrored {
+            let side = INPUT_SIZE_PX as usize;
             for row in self.input.as_chunks_mut::<3>().0.chunks_exact_mut(side) {
                 row.reverse();
             }
         }
+        self.look()
+    }
+
+    /// A mask as the first view of its picture is cut.
+    ///
+    /// # Errors
+    /// When pre-processing fails.
+    pub fn cut_mask(&mut self, picture: &Picture, mask: LabelPicture) -> Result<LabelPicture, FeatureError> {
+        let Some(framer) = &mut self.framer else { return Ok(mask) };
+        let placement = framer.place(&picture_view(picture)?)?;
+        Ok(cut_mask(framer, &placement, 0, &mask))
+    }
+
+    fn cut(&mut self, frame: &FrameView<'_>, view: usize) -> Result<(), ModelError> {
+        match &mut self.framer {
+            Some(framer) => framer.cut(frame, view, &mut self.input),
+            None => self.preprocessor.run(frame, &mut self.input),
+        }
+    }
+
+    /// Runs the network on the pixels at hand.
+    fn look(&mut self) -> Result<(Features, Taps), FeatureError> {
+        let failed = |error: ort::Error| ModelError::Inference(error.to_string());
+        let side = INPUT_SIZE_PX as usize;
         let input = TensorRef::from_array_view(([1, side, side, 3], self.input.as_slice())).map_err(failed)?;
         let outputs = self.session.run(ort::inputs![INPUT => input]).map_err(failed)?;
         let (_, values) = outputs["features"].try_extract_tensor::<f32>().map_err(failed)?;

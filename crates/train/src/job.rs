@@ -10,8 +10,8 @@ use linewarden_core::FrameResult;
 use linewarden_model::overlay::mask_of;
 use linewarden_model::package::{Calibration, CandidateInfo, DatasetInfo, Package, Size};
 use linewarden_model::{
-    AnomalyMap, Detector, DetectorOptions, Device, DeviceRequest, Framing, FramingFiles, Label, LabelMask, ModelError,
-    ModelInfo, ModelType, SizePolicy,
+    AnomalyMap, Detector, DetectorOptions, Device, DeviceRequest, Label, LabelMask, ModelError, ModelInfo, ModelType,
+    SizePolicy,
 };
 use serde_json::json;
 
@@ -22,12 +22,13 @@ use crate::dataset::{
 };
 use crate::evaluation::{Evaluation, Evaluator, Judged, ModelIdentity, ScoreMap};
 use crate::export::{learnt_model, memory_bank_model, strides};
-use crate::features::{bank_strides, picture_view};
+use crate::features::{INPUT_SIZE_PX, bank_strides, picture_view};
 use crate::heads::{Candidate, Found, Lessons, learn};
 use crate::package::{self, Description, PackageError};
 use crate::progress::Progress;
 use crate::threshold::{Choice, Wish, choose};
 use crate::trainer::{TrainError, fit_memory_bank};
+use crate::views::{FramingRequest, Views};
 
 /// Colour of the one label of a model that was told nothing about defects.
 const ANOMALY_COLOR: &str = "#FF3B30";
@@ -63,6 +64,8 @@ pub struct TrainRequest {
     pub project: String,
     /// Version within the project.
     pub version: String,
+    /// Which part of the pictures counts, and how they are cut.
+    pub framing: FramingRequest,
     /// When training ends, for `model.json`.
     pub time: Timestamp,
 }
@@ -131,13 +134,16 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
     let size = check_pictures(request, progress)?;
     let backbone = Backbone::load(&request.backbone)?;
     let kind = kind_of(request)?;
-    let made = if request.dataset.anomalies().count() < FEWEST_ANOMALIES {
-        from_normals(request, &backbone, progress)?
+    let views = views(request, size, progress)?;
+    let enough = request.dataset.anomalies().count() >= FEWEST_ANOMALIES;
+    // A label of a whole picture says nothing of most of its tiles.
+    let made = if enough && views.count() == 1 {
+        from_labels(request, &backbone, &views, kind.model_type, progress)?
     } else {
-        from_labels(request, &backbone, kind.model_type, progress)?
+        from_normals(request, &backbone, &views, progress)?
     };
     let golden: Vec<&Path> = typical_and_odd(&made).map(|index| made.samples[index].path.as_path()).collect();
-    let description = describe(request, &made, kind.model_type, size)?;
+    let description = describe(request, &made, &views, kind.model_type, size)?;
     let mut package = package::build(made.onnx, &backbone, description, &golden)?;
     let class = |found: &Found| (found.score, made.samples[found.sample].class == Some(Class::Anomaly));
     let (scores, truths): (Vec<f64>, Vec<bool>) = made.held_out.iter().map(class).unzip();
@@ -177,7 +183,32 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
     advice.extend(refusal);
     let normals = request.dataset.normals().count();
     advice.extend(threshold_choice.as_ref().and_then(|choice| choice.held_out_advice(normals)));
+    if enough && views.count() > 1 {
+        advice.push(
+            "tiles are scored by what is normal alone: the labelled anomalies only measured the model".to_owned(),
+        );
+    }
     Ok(Trained { package, evaluation, held_out_false_rejects, threshold_choice, advice })
+}
+
+/// How the pictures are cut.
+fn views(request: &TrainRequest, size: (usize, usize), progress: &dyn Progress) -> Result<Views, JobError> {
+    let normals: Vec<&Sample> = request.dataset.normals().collect();
+    let input = Size { width_px: INPUT_SIZE_PX, height_px: INPUT_SIZE_PX };
+    let views = Views::plan(&request.framing, size_of(size), input, &normals, progress).map_err(TrainError::from)?;
+    if views.count() > 1 {
+        progress.note(&format!(
+            "every picture is cut into {} tiles, each of which takes as long as a picture",
+            views.count()
+        ));
+    }
+    Ok(views)
+}
+
+fn size_of((width, height): (usize, usize)) -> Size {
+    // Sides are at most 4096 pixels, as the data set was checked.
+    let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    Size { width_px: side(width), height_px: side(height) }
 }
 
 /// A model before it becomes a package.
@@ -197,10 +228,11 @@ struct Made<'a> {
 fn from_normals<'a>(
     request: &'a TrainRequest,
     backbone: &Backbone,
+    views: &Views,
     progress: &dyn Progress,
 ) -> Result<Made<'a>, JobError> {
     let samples: Vec<&Sample> = request.dataset.normals().collect();
-    let fitted = fit_memory_bank(&samples, backbone, request.seed, request.threads, progress)?;
+    let fitted = fit_memory_bank(&samples, backbone, views, request.seed, request.threads, progress)?;
     let found = |&(sample, score): &(usize, f64)| Found { sample, score, map: None, mask: None };
     Ok(Made {
         onnx: memory_bank_model(backbone, &fitted.bank, &fitted.calibration)?,
@@ -217,6 +249,7 @@ fn from_normals<'a>(
 fn from_labels<'a>(
     request: &'a TrainRequest,
     backbone: &Backbone,
+    views: &Views,
     model_type: ModelType,
     progress: &dyn Progress,
 ) -> Result<Made<'a>, JobError> {
@@ -228,10 +261,15 @@ fn from_labels<'a>(
         labels: &dataset.labels,
         with_masks,
         backbone,
+        views,
         seed: request.seed,
         threads: request.threads,
     };
-    let learnt = learn(&lessons, progress)?;
+    let mut learnt = learn(&lessons, progress)?;
+    if !views.framing().is_whole() {
+        // What was found lies in the view, and the masks that it would be held against lie in the picture.
+        learnt.held_out.iter_mut().for_each(|found| (found.map, found.mask) = (None, None));
+    }
     let candidate = |candidate: &Candidate| CandidateInfo {
         name: candidate.name.to_owned(),
         held_out_roc_auc: candidate.held_out_roc_auc,
@@ -348,19 +386,20 @@ fn problem_of(error: &PictureError) -> Problem {
 fn describe(
     request: &TrainRequest,
     made: &Made<'_>,
+    views: &Views,
     model_type: ModelType,
     (width, height): (usize, usize),
 ) -> Result<Description, DatasetError> {
     let dataset = &request.dataset;
-    // Sides are at most 4096 pixels, as the data set was checked.
-    let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     let normal = dataset.normals().count();
     Ok(Description {
         project: request.project.clone(),
         version: request.version.clone(),
         model_type,
         labels: if model_type == ModelType::Segmentation { own_labels(dataset, made, normal) } else { Vec::new() },
-        image_size: Size { width_px: side(width), height_px: side(height) },
+        image_size: size_of((width, height)),
+        framing: views.framing().clone(),
+        framing_files: views.files().clone(),
         dataset: DatasetInfo {
             name: dataset.name.clone(),
             sha256: dataset.sha256()?,
@@ -373,8 +412,6 @@ fn describe(
         candidates: made.candidates.clone(),
         calibration: made.calibration,
         strides: made.strides.clone(),
-        framing: Framing::default(),
-        framing_files: FramingFiles::default(),
     })
 }
 

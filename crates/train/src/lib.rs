@@ -26,3 +26,4 @@ mod scaling;
 pub mod scoring;
 pub mod threshold;
 pub mod trainer;
+pub mod views;

@@ -26,6 +26,7 @@ use crate::parallel::{in_order, in_order_with};
 use crate::progress::Progress;
 use crate::scoring::{self, smooth};
 use crate::trainer::{OneError, TrainError, sort_outcomes};
+use crate::views::Views;
 
 /// Pictures whose features stay in memory, 1.5 MB each: those that candidates are judged on.
 const JUDGED_PICTURES: usize = 400;
@@ -49,6 +50,8 @@ pub struct Lessons<'a> {
     pub with_masks: bool,
     /// The feature network.
     pub backbone: &'a Backbone,
+    /// How pictures are cut: into one view.
+    pub views: &'a Views,
     /// Seed of everything random.
     pub seed: u64,
     /// Threads.
@@ -214,8 +217,8 @@ fn look<'a>(lessons: &'a Lessons<'a>, progress: &dyn Progress) -> Result<Materia
     let normals = is_anomalous.iter().filter(|&&odd| !odd).count();
     let supply = Supply::of(2 * samples.len(), 2 * masked, labels);
     let extractors = (0..lessons.threads.get().min(samples.len()))
-        .map(|_| FeatureExtractor::with_taps(lessons.backbone, &strides))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|_| Ok(FeatureExtractor::with_taps(lessons.backbone, &strides)?.framed(lessons.views.framer()?)))
+        .collect::<Result<Vec<_>, TrainError>>()?;
     let outcomes = in_order_with(extractors, samples.len(), |extractor, index| {
         let seen = see(
             samples[index],
@@ -265,6 +268,10 @@ fn see(sample: &Sample, extractor: &mut FeatureExtractor, seeing: &Seeing<'_>) -
     let mask = match sample.mask {
         Some(_) if seeing.learns_masks => Some(read_mask(sample, seeing.labels).map_err(OneError::Picture)?),
         _ => None,
+    };
+    let mask = match mask {
+        Some(mask) => Some(extractor.cut_mask(&picture, mask).map_err(OneError::Features)?),
+        None => None,
     };
     let is_normal = sample.class == Some(Class::Normal);
     let mut random = fastrand::Rng::with_seed(seeing.seed);
