@@ -8,7 +8,7 @@ RUNTIME =
 # What the benchmark is told: `--json FILE` writes the figures there too.
 BENCH =
 
-# How many changed files `soak` shows each parser; the slowest reads some 5,000 a second.
+# How many changed files `soak` shows each parser; the slowest reads some 10,000 a second.
 FUZZ_CASES = 10000000
 
 .DEFAULT_GOAL := help

@@ -11,10 +11,10 @@ use super::{
     Class, Dataset, LabelColor, MaskColors, MaskSource, Origin, Picture, Places, Sample, from_csv, manifest,
     picture_size, read_mask,
 };
-use crate::fuzzing::{corpus, fuzz, put};
+use crate::fuzzing::{corpus, fuzz, put, scratch};
 
 fn folder_with(files: &[(&str, &str, &str)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     for (name, from, kept) in files {
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(from).join(kept);
         let path = folder.path().join(name);
@@ -44,7 +44,7 @@ fn manifests() {
 
 #[test]
 fn csv_files() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let (csv, out) = (folder.path().join("set.csv"), folder.path().join("set.manifest"));
     let mut was_read = false;
     fuzz("csv", &corpus("csv"), |bytes| {
@@ -66,7 +66,7 @@ fn colour_maps() {
 
 #[test]
 fn pictures() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let file = folder.path().join("a.png");
     fuzz("picture", &corpus("picture"), |bytes| {
         put(&file, bytes);
