@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Rgb, RgbImage};
+use linewarden_model::runtime;
 use linewarden_synthetic::{BeltSpec, Defect, Part, normals, render_part_with_defect};
+use linewarden_train::dataset::Picture;
 use serde_json::Value;
 
-use crate::score::element_score;
+use crate::score::{element_score, graph_score};
 use crate::support::{assert_says, call, done, failed, files, json, say, scores, spec, temp, text, write_normals};
 
 const EXACT: f64 = 1e-3;
@@ -217,8 +219,14 @@ fn what_lies_outside_the_region_or_under_the_mask_does_not_matter() {
             assert!((element_score(&model, picture, "RGB") - score).abs() < EXACT, "{name}: {}", picture.display());
         }
     }
+    // The graph on its own ignores it too.
+    let onnx = folder.path().join("mask/model.onnx");
+    let mut graph = runtime::session_builder(1).unwrap().commit_from_file(onnx).unwrap();
+    for (picture, score) in pictures.iter().zip(scores(&folder.path().join("mask"), &pictures)) {
+        let Picture { width_px, height_px, rgb } = Picture::read(picture).unwrap();
+        assert!((graph_score(&mut graph, width_px, height_px, &rgb) - score).abs() < EXACT, "{}", picture.display());
+    }
     // A package whose mask was exchanged is refused.
-    fs::copy(&mask, folder.path().join("mask/ignore.png")).unwrap();
     let other = GrayImage::from_pixel(640, 480, image::Luma([0]));
     other.save(folder.path().join("mask/ignore.png")).unwrap();
     let model = folder.path().join("mask");

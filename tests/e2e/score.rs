@@ -115,7 +115,7 @@ pub(crate) fn element_score(model: &Path, picture: &Path, format: &str) -> f64 {
 }
 
 /// What the packaged graph says, run on its own.
-fn graph_score(graph: &mut Session, width_px: usize, height_px: usize, rgb: &[u8]) -> f64 {
+pub(crate) fn graph_score(graph: &mut Session, width_px: usize, height_px: usize, rgb: &[u8]) -> f64 {
     let input = TensorRef::from_array_view(([1, height_px, width_px, 3], rgb)).unwrap();
     let outputs = graph.run(ort::inputs![INPUT => input]).unwrap();
     let (_, scores) = outputs[SCORE_OUTPUT].try_extract_tensor::<f32>().unwrap();

@@ -298,6 +298,11 @@ impl Framer {
         self.views.get(view).is_none_or(|view| view.is_blind)
     }
 
+    /// Which of the network's pixels are ignored in a view, row by row; nothing when none is.
+    pub fn ignored(&self, view: usize) -> Option<&[bool]> {
+        self.views.get(view)?.ignored.as_deref()
+    }
+
     /// Takes a frame in hand: finds out how its part lies, where the model wants to know. [`Framer::cut`] cuts this
     /// frame, until another is placed.
     ///
@@ -397,7 +402,7 @@ impl Framer {
 
     /// Whether a point of a view, as shares of its sides, is ignored.
     pub fn is_ignored(&self, view: usize, (x, y): (f64, f64)) -> bool {
-        let Some(ignored) = self.views.get(view).and_then(|view| view.ignored.as_ref()) else { return false };
+        let Some(ignored) = self.ignored(view) else { return false };
         let (width, height) = (self.input.width_px as usize, self.input.height_px as usize);
         let place = |share: f64, length: usize| ((share * length as f64) as usize).min(length.saturating_sub(1));
         ignored.get(place(y, height) * width + place(x, width)).copied().unwrap_or(false)

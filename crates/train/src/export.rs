@@ -13,7 +13,8 @@ use crate::scoring::{MEDIAN_RANK, MEDIAN_SHARE, SMOOTHING_RADIUS, TOP_CELLS, smo
 
 pub use learnt::{learnt_model, strides};
 
-/// The file's bytes. The same bank, calibration and backbone give the same bytes.
+/// The file's bytes. The same bank, calibration and backbone give the same bytes. Ignored pixels are those of the
+/// network's size.
 ///
 /// # Errors
 /// When the backbone cannot be written.
@@ -21,9 +22,10 @@ pub fn memory_bank_model(
     backbone: &Backbone,
     bank: &Bank,
     calibration: &Calibration,
+    ignored: Option<&[bool]>,
 ) -> Result<Vec<u8>, BackboneError> {
     let mut graph = graph_with_input("linewarden");
-    let taps = append_taps(&mut graph, backbone, &bank_strides(backbone))?;
+    let taps = append_taps(&mut graph, backbone, &bank_strides(backbone), ignored)?;
     let (features, _) = append_pooled(&mut graph, &taps);
     let distances = graph.scoped("bank", |graph| append_distances(graph, &features, bank));
     let map = graph.scoped("map", |graph| append_smoothing(graph, &distances));
@@ -45,13 +47,18 @@ pub fn memory_bank_model(
 fn append_distances(graph: &mut GraphBuilder, features: &str, bank: &Bank) -> String {
     let (count, channels, dimensions) = (bank.len(), bank.channels, bank.dimensions);
     let standardiser = &bank.standardiser;
-    let rows = graph.node("Transpose", &[features], &[Attr::ints("perm", &[0, 2, 1])]);
     let mean = graph.constant_f32("mean", &[channels as i64], standardiser.mean.clone());
     let inverse = graph.constant_f32("inverse_deviation", &[channels as i64], standardiser.inverse_deviation.clone());
-    let centred = graph.node("Sub", &[&rows, &mean], &[]);
-    let queries = graph.node("Mul", &[&centred, &inverse], &[]);
-    let projection =
-        graph.constant_f32("projection", &[channels as i64, dimensions as i64], bank.projection.clone());
+    let no_shift = graph.constant_f32("no_shift", &[channels as i64], vec![0.0; channels]);
+    let unit = graph.constant_f32("unit_variance", &[channels as i64], vec![1.0; channels]);
+    // One pass: (x - mean) / sqrt(1) * inverse.
+    let standardised = graph.node(
+        "BatchNormalization",
+        &[features, &inverse, &no_shift, &mean, &unit],
+        &[Attr::float("epsilon", 0.0)],
+    );
+    let queries = graph.node("Transpose", &[&standardised], &[Attr::ints("perm", &[0, 2, 1])]);
+    let projection = graph.constant_f32("projection", &[channels as i64, dimensions as i64], bank.projection.clone());
     let projected = graph.node("MatMul", &[&queries, &projection], &[]);
     let column = |at: usize| (0..count).map(move |patch| -2.0 * bank.patches[patch * dimensions + at]);
     let patches =
@@ -61,7 +68,10 @@ fn append_distances(graph: &mut GraphBuilder, features: &str, bank: &Bank) -> St
     let sums = graph.node("Add", &[&products, &lengths], &[]);
     let axis = graph.constant_i64("row_axis", &[1], vec![2]);
     let nearest = graph.node("ReduceMin", &[&sums, &axis], &[]);
-    let query_lengths = graph.node("ReduceSumSquare", &[&queries, &axis], &[]);
+    // A product with ones: quicker than a reduction.
+    let squares = graph.node("Mul", &[&queries, &queries], &[]);
+    let ones = graph.constant_f32("ones", &[channels as i64, 1], vec![1.0; channels]);
+    let query_lengths = graph.node("MatMul", &[&squares, &ones], &[]);
     let squared = graph.node("Add", &[&nearest, &query_lengths], &[]);
     // Rounding may leave the distance of a patch to itself just below zero.
     let squared = graph.node("Relu", &[&squared], &[]);

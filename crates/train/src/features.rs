@@ -4,7 +4,7 @@
 //! all taps to one grid of [`PATCHES`] cells. The exported model begins with the very same nodes.
 
 use linewarden_model::package::INPUT;
-use linewarden_model::{FrameView, Framer, ModelError, Preprocessor, runtime};
+use linewarden_model::{FrameView, Framer, IGNORED_GREY, ModelError, Preprocessor, runtime};
 use ort::session::Session;
 use ort::value::TensorRef;
 
@@ -81,7 +81,7 @@ impl FeatureExtractor {
     /// When the backbone or ONNX Runtime cannot be used, or the backbone has no map at one of the strides.
     pub fn with_taps(backbone: &Backbone, strides: &[u32]) -> Result<Self, FeatureError> {
         let mut graph = graph_with_input("features");
-        let all = append_taps(&mut graph, backbone, &united(&bank_strides(backbone), strides))?;
+        let all = append_taps(&mut graph, backbone, &united(&bank_strides(backbone), strides), None)?;
         let (features, channels) = append_pooled(&mut graph, &chosen(&all, &bank_strides(backbone)));
         let taps = chosen(&all, strides);
         for tap in &taps {
@@ -247,13 +247,15 @@ pub(crate) fn chosen(taps: &[Tap], strides: &[u32]) -> Vec<Tap> {
     strides.iter().filter_map(|stride| taps.iter().find(|tap| tap.stride == *stride).cloned()).collect()
 }
 
-/// Appends everything from the input to the network's maps at these strides.
+/// Appends everything from the input to the network's maps at these strides. Pixels that are ignored (of those of the
+/// input's size) are painted over.
 pub(crate) fn append_taps(
     graph: &mut GraphBuilder,
     backbone: &Backbone,
     strides: &[u32],
+    ignored: Option<&[bool]>,
 ) -> Result<Vec<Tap>, BackboneError> {
-    let image = graph.scoped("input", append_normalisation);
+    let image = graph.scoped("input", |graph| append_normalisation(graph, ignored));
     backbone.append(graph, &image, INPUT_SIZE_PX, strides)
 }
 
@@ -277,8 +279,12 @@ pub(crate) fn append_pooled(graph: &mut GraphBuilder, taps: &[Tap]) -> (String, 
 ///
 /// Brightness and colour are treated apart until the last sum, so that there is only one pass over all pixels of all
 /// channels. The deviation is that of brightness by pixels and of colour by blocks.
-fn append_normalisation(graph: &mut GraphBuilder) -> String {
+fn append_normalisation(graph: &mut GraphBuilder, ignored: Option<&[bool]>) -> String {
     let planes = append_scaling(graph, INPUT, INPUT_SIZE_PX);
+    let planes = match ignored {
+        Some(ignored) => append_ignored(graph, &planes, ignored),
+        None => planes,
+    };
     let side = i64::from(INPUT_SIZE_PX);
     let luma = append_luma(graph, &planes, side);
     let blocks = [Attr::ints("kernel_shape", &[COLOR_BLOCK_PX; 2]), Attr::ints("strides", &[COLOR_BLOCK_PX; 2])];
@@ -317,6 +323,17 @@ fn append_normalisation(graph: &mut GraphBuilder) -> String {
     let low = graph.constant_f32("black", &[], vec![-127.0 / 128.0]);
     let high = graph.constant_f32("white", &[], vec![1.0]);
     graph.node("Clip", &[&normalised, &low, &high], &[])
+}
+
+/// Paints over what is ignored, as the host does with what it cuts: nothing of it reaches the network.
+fn append_ignored(graph: &mut GraphBuilder, planes: &str, ignored: &[bool]) -> String {
+    let side = i64::from(INPUT_SIZE_PX);
+    let kept = ignored.iter().map(|&ignored| if ignored { 0.0 } else { 1.0 }).collect();
+    let kept = graph.constant_f32("kept", &[1, 1, side, side], kept);
+    let grey = graph.constant_f32("ignored_grey", &[], vec![f32::from(IGNORED_GREY)]);
+    let above = graph.node("Sub", &[planes, &grey], &[]);
+    let above = graph.node("Mul", &[&above, &kept], &[]);
+    graph.node("Add", &[&above, &grey], &[])
 }
 
 /// Brightness of square planes by ITU-R BT.601, by which pictures were coded: `[N, 1, side, side]`.

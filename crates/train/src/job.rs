@@ -205,6 +205,10 @@ fn views(request: &TrainRequest, size: (usize, usize), progress: &dyn Progress) 
     Ok(views)
 }
 
+fn ignored(views: &Views) -> Result<Option<Vec<bool>>, TrainError> {
+    Ok(views.ignored()?)
+}
+
 fn size_of((width, height): (usize, usize)) -> Size {
     // Sides are at most 4096 pixels, as the data set was checked.
     let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
@@ -235,7 +239,7 @@ fn from_normals<'a>(
     let fitted = fit_memory_bank(&samples, backbone, views, request.seed, request.threads, progress)?;
     let found = |&(sample, score): &(usize, f64)| Found { sample, score, map: None, mask: None };
     Ok(Made {
-        onnx: memory_bank_model(backbone, &fitted.bank, &fitted.calibration)?,
+        onnx: memory_bank_model(backbone, &fitted.bank, &fitted.calibration, ignored(views)?.as_deref())?,
         algorithm: "memory_bank",
         candidates: Vec::new(),
         calibration: fitted.calibration,
@@ -277,7 +281,7 @@ fn from_labels<'a>(
         separation: candidate.separation,
     };
     Ok(Made {
-        onnx: learnt_model(backbone, &learnt, with_masks)?,
+        onnx: learnt_model(backbone, &learnt, with_masks, ignored(views)?.as_deref())?,
         algorithm: learnt.algorithm,
         candidates: learnt.candidates.iter().map(candidate).collect(),
         calibration: learnt.calibration,

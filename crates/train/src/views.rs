@@ -159,6 +159,15 @@ impl Views {
         self.framing.tiles.map_or(1, |tiles| tiles.count())
     }
 
+    /// Which of the network's pixels are ignored, where there is one view: the graph can paint over them by itself.
+    ///
+    /// # Errors
+    /// As [`Views::framer`].
+    pub fn ignored(&self) -> Result<Option<Vec<bool>>, ViewsError> {
+        let framer = self.framer()?;
+        Ok(if framer.views() == 1 { framer.ignored(0).map(<[bool]>::to_vec) } else { None })
+    }
+
     /// What cuts pictures, for one thread.
     ///
     /// # Errors

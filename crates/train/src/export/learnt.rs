@@ -27,14 +27,20 @@ fn needs_patches(learnt: &Learnt) -> bool {
     learnt.bank.is_some() || learnt.gaussian.is_some()
 }
 
-/// The file's bytes; `with_labels` adds a map for each label. The same input gives the same bytes.
+/// The file's bytes; `with_labels` adds a map for each label. The same input gives the same bytes. Ignored pixels are
+/// those of the network's size.
 ///
 /// # Errors
 /// When the backbone cannot be written.
-pub fn learnt_model(backbone: &Backbone, learnt: &Learnt, with_labels: bool) -> Result<Vec<u8>, BackboneError> {
+pub fn learnt_model(
+    backbone: &Backbone,
+    learnt: &Learnt,
+    with_labels: bool,
+    ignored: Option<&[bool]>,
+) -> Result<Vec<u8>, BackboneError> {
     let mut builder = graph_with_input("linewarden");
     let graph = &mut builder;
-    let taps = append_taps(graph, backbone, &strides(backbone, learnt))?;
+    let taps = append_taps(graph, backbone, &strides(backbone, learnt), ignored)?;
     let head_taps = chosen(&taps, &head_strides(backbone));
     let mut scores: Vec<(Part, String)> = Vec::new();
     let mut map = None;
