@@ -127,7 +127,7 @@ fn table(evaluation: &Evaluation) -> String {
     let image = &evaluation.image;
     let confusion = &evaluation.confusion;
     let mut text = format!(
-        "{} pictures, threshold {}\n\n\
+        "{} pictures, threshold {:.4}\n\n\
          precision  recall  F1      ROC AUC  average precision\n\
          {:<10.4} {:<7.4} {:<7.4} {:<8} {}\n\n\
          {:>24} {:>10} {:>10}\n{:>24} {:>10} {:>10}\n{:>24} {:>10} {:>10}\n",

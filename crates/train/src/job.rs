@@ -364,11 +364,13 @@ pub fn evaluate_package(
 
 /// Who the model is, for the files of an evaluation.
 pub fn identity(info: &ModelInfo, ended_at: Timestamp) -> ModelIdentity {
+    // A model without candidates was trained on normal pictures alone.
+    let anomalies = if info.candidates.is_empty() { 0 } else { info.dataset.anomaly };
     ModelIdentity {
         model_arn: format!("arn:aws:lookoutvision:local:000000000000:model/{}/{}", info.project, info.version),
         project_name: info.project.clone(),
         model_version: info.version.clone(),
-        training_images: info.dataset.normal,
+        training_images: info.dataset.normal + anomalies,
         ended_at,
     }
 }
