@@ -378,9 +378,10 @@ fn refined(reference: &Image, picture: &Image, start: Motion, steps: usize) -> M
                 sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
             }
         }
-        for row in 1..normal.len() {
-            for column in 0..row {
-                normal[row][column] = normal[column][row];
+        let upper = normal;
+        for (row, values) in normal.iter_mut().enumerate() {
+            for (value, other) in values.iter_mut().zip(&upper).take(row) {
+                *value = other[row];
             }
         }
         let Some(change) = solved(normal) else { return motion };
