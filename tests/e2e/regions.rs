@@ -156,13 +156,13 @@ fn pictures_of_4096_pixels_are_trained_and_detected_in_two_gigabytes() {
         brighter.unwrap().save(path).unwrap();
     }
     let model = folder.path().join("model");
-    let training = done(&["train", "--dataset", text(&train), "--tiles", "4x4", "--out", text(&model)]);
+    let training = done(&["train", "--dataset", text(&train), "--tiles", "3x3", "--out", text(&model)]);
     let speck = folder.path().join("speck.png");
     with_speck(huge, (2000, 1400), 12).save(&speck).unwrap();
     let detection = done(&["detect", "--model", text(&model), text(&speck)]);
     let megabytes = |bytes: u64| bytes >> 20;
     say(format_args!(
-        "4096x4096 in 4x4 tiles: training {} MiB in {:.1} s, detection {} MiB",
+        "4096x4096 in 3x3 tiles: training {} MiB in {:.1} s, detection {} MiB",
         megabytes(training.peak_memory_bytes),
         training.elapsed.as_secs_f64(),
         megabytes(detection.peak_memory_bytes)

@@ -1,6 +1,8 @@
 //! What a package says of regions, tiles and registration, seen through the detector: with the model whose score is
 //! brightness, so that every answer is known beforehand.
 
+#![allow(clippy::unwrap_used, reason = "also the helpers of a test may fail by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use linewarden_model::package::{Golden, ModelInfo, Size, sha256_hex};
