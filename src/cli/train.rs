@@ -29,7 +29,9 @@ Examples:
   linewarden train --dataset parts/ --type segmentation --seed 7 --out models/cap
   linewarden train --dataset parts/ --target-false-reject 0.5% --out models/cap
       chooses the threshold from good parts alone, and says how far they can vouch for it
-  linewarden train --dataset parts/ --cost-miss 200 --cost-reject 4 --defect-rate 1% --out models/cap";
+  linewarden train --dataset parts/ --cost-miss 200 --cost-reject 4 --defect-rate 1% --out models/cap
+  linewarden train --dataset boards/ --tiles auto --ignore-mask serial-number.png --out models/board
+      large pictures with small defects; what is not black in the mask does not count";
 
 /// A model package from pictures of good parts, and of bad ones where there are at least four.
 #[derive(Debug, clap::Args)]
