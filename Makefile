@@ -12,10 +12,10 @@ BENCH =
 FUZZ_CASES = 10000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak bench check
+.PHONY: help setup build demo test soak bench bench-accuracy check
 
 help: ## What can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 setup: ## Install what is missing: Debian packages, ONNX Runtime (RUNTIME=cpu|gpu|openvino), backbone weights
 	@scripts/setup $(RUNTIME)
@@ -34,6 +34,9 @@ soak: ## Throw changed files at every parser for an hour or so: FUZZ_CASES of th
 
 bench: build ## Measure speed, latency and memory
 	cargo bench --profile release --locked --workspace --bench line -- $(BENCH)
+
+bench-accuracy: build ## Train on ../shared/data and hold every accuracy against its floor
+	cargo bench --profile release --locked --workspace --bench accuracy
 
 check: setup ## Formatting, lints, documentation and dependencies, as CI checks them
 	scripts/check

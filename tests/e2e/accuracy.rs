@@ -30,20 +30,30 @@ fn thirty_one_normal_cookies_tell_the_test_photographs_apart() {
 }
 
 #[test]
-fn the_cookies_own_manifest_trains_as_it_is() {
-    let Some(manifest) = shared("cookies/train.manifest") else { return };
+fn the_cookies_own_manifest_needs_no_option_and_leaves_no_mistake() {
+    let (Some(manifest), Some(cookies)) = (shared("cookies/train.manifest"), cookies()) else { return };
     let folder = temp();
     let model = folder.path().join("cookies");
-    let report =
-        json(&["train", "--dataset", text(&manifest), "--out", text(&model), "--type", "segmentation", "--json"]);
-    assert_eq!(report["normal_images"], 31);
-    let evaluation = &report["evaluation"];
-    assert_eq!(evaluation["images"], 63, "held-out normals and all anomalies are scored");
-    let (auc, pixel_auc) = (roc_auc(evaluation), evaluation["pixel"]["roc_auc"].as_f64().unwrap());
-    say(format_args!("cookies' manifest: ROC AUC {auc:.4}, of pixels {pixel_auc:.4}; label {}", evaluation["labels"]));
-    assert!(auc >= 0.98 && pixel_auc >= 0.9, "{evaluation}");
-    assert_eq!(evaluation["labels"][0]["name"], "cracked");
-    assert_eq!(evaluation["labels"][0]["images"], 32);
+    let report = json(&["train", "--dataset", text(&manifest), "--out", text(&model), "--json"]);
+    assert_eq!((&report["type"], &report["normal_images"]), (&"segmentation".into(), &31.into()));
+    let names: Vec<&str> =
+        report["candidates"].as_array().unwrap().iter().map(|candidate| candidate["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["memory_bank", "gaussian", "image_head", "patch_head", "stack"]);
+    assert!(names.contains(&report["algorithm"].as_str().unwrap()), "{report}");
+    let held_out = &report["evaluation"];
+    assert_eq!(held_out["images"], 63, "every picture is judged by parts that never saw it");
+    let (pixel_auc, label) = (held_out["pixel"]["roc_auc"].as_f64().unwrap(), &held_out["labels"][0]);
+    assert_eq!((&label["name"], &label["images"]), (&"cracked".into(), &32.into()));
+    let evaluation = json(&["evaluate", "--model", text(&model), "--dataset", text(&cookies.test), "--json"]);
+    let image = &evaluation["image"];
+    say(format_args!(
+        "cookies' manifest: {}; held-out pixel ROC AUC {pixel_auc:.4}, {label}; test {image}",
+        report["algorithm"]
+    ));
+    assert!(roc_auc(held_out) >= 0.98 && pixel_auc >= 0.98 && label["iou"].as_f64().unwrap() >= 0.55, "{held_out}");
+    for measure in ["precision", "recall", "f1"] {
+        assert_eq!(image[measure], 1.0, "{evaluation}");
+    }
 }
 
 /// The mean over seeds of the ROC AUC on the tiles' test pictures after training on the first `count` normals.
