@@ -34,10 +34,10 @@ const JUDGED_PICTURES: usize = 400;
 const JUDGED_MAPS: usize = 8_000;
 /// A mask is this many times as fine as the maps.
 pub(super) const MASK_SCALE: usize = 4;
-/// Held-out ROC AUCs this close are equal, and the separation decides.
+/// Held-out ROC AUCs this close are equal however many pictures there are, and the separation decides.
 const TIE: f64 = 0.002;
 /// A candidate that separates the classes by this share of the best one's distance is as good, and taken if it is simpler.
-const AS_GOOD: f64 = 0.95;
+const AS_GOOD: f64 = 0.98;
 
 /// What to learn from.
 #[derive(Debug)]
@@ -504,7 +504,9 @@ impl HeldOut {
     ) -> Result<Learnt, TrainError> {
         let recipes: Vec<&Recipe> = RECIPES.iter().filter(|recipe| self.is_possible(recipe)).collect();
         let candidates: Vec<Candidate> = recipes.iter().map(|recipe| self.judge(recipe, fold_of)).collect();
-        let recipe = recipes[best_of(&candidates)];
+        let anomalies = self.is_anomalous.iter().filter(|&&odd| odd).count();
+        let rarer = anomalies.min(self.is_anomalous.len() - anomalies);
+        let recipe = recipes[best_of(&candidates, rarer)];
         let stack =
             Stack::fit(recipe.parts, &self.scores, &self.is_anomalous).calibrated(&self.scores, &self.is_anomalous);
 
@@ -575,10 +577,11 @@ impl HeldOut {
 }
 
 /// The place of the candidate to take: of those whose ROC AUC is as high as the highest, the first that separates the
-/// classes nearly as well as any.
-fn best_of(candidates: &[Candidate]) -> usize {
+/// classes nearly as well as any. `rarer` pictures of the rarer class say how far chance alone moves a ROC AUC.
+fn best_of(candidates: &[Candidate], rarer: usize) -> usize {
     let highest = candidates.iter().map(|candidate| candidate.held_out_roc_auc).fold(0.0, f64::max);
-    let is_high = |candidate: &&Candidate| candidate.held_out_roc_auc >= highest - TIE;
+    let chance = (highest * (1.0 - highest) / rarer.max(1) as f64).sqrt();
+    let is_high = |candidate: &&Candidate| candidate.held_out_roc_auc >= highest - chance.max(TIE);
     let widest = candidates.iter().filter(is_high).map(|candidate| candidate.separation).fold(0.0, f64::max);
     let is_good = |candidate: &Candidate| is_high(&candidate) && candidate.separation >= AS_GOOD * widest;
     candidates.iter().position(is_good).unwrap_or(0)
@@ -612,20 +615,22 @@ mod tests {
 
     #[test]
     fn the_simplest_of_those_that_are_as_good_is_taken() {
-        let table: [(&[(f64, f64)], usize); 4] = [
-            (&[(0.90, 3.0), (0.99, 1.0)], 1),
-            (&[(1.0, 3.0), (1.0, 3.1)], 0),
-            (&[(1.0, 3.0), (0.999, 5.0), (1.0, 5.1)], 1),
-            (&[(0.5, 0.0)], 0),
+        let table: [(&[(f64, f64)], usize, usize); 5] = [
+            (&[(0.90, 3.0), (0.99, 1.0)], 500, 1),
+            (&[(1.0, 3.0), (1.0, 3.05)], 20, 0),
+            (&[(1.0, 3.0), (0.999, 5.0), (1.0, 5.1)], 20, 1),
+            // With so few pictures chance explains the better ROC AUC, but not the better separation.
+            (&[(0.91, 1.7), (0.90, 1.8)], 20, 1),
+            (&[(0.5, 0.0)], 4, 0),
         ];
-        for (measures, expected) in table {
+        for (measures, rarer, expected) in table {
             let candidate = |&(held_out_roc_auc, separation): &(f64, f64)| Candidate {
                 name: "some",
                 held_out_roc_auc,
                 held_out_f1: 0.5,
                 separation,
             };
-            assert_eq!(best_of(&measures.iter().map(candidate).collect::<Vec<_>>()), expected, "{measures:?}");
+            assert_eq!(best_of(&measures.iter().map(candidate).collect::<Vec<_>>(), rarer), expected, "{measures:?}");
         }
     }
 
