@@ -43,8 +43,8 @@ struct Axes {
 #[derive(Debug, Default)]
 struct Scratch {
     band: Band,
-    /// Luma and both chromas of a band, woven.
-    yuv: [Vec<[u8; LANES]>; 3],
+    /// Luma and both chromas of a band, woven, in parts of 256: rounded only once they are RGB.
+    yuv: [Vec<[u16; LANES]>; 3],
     /// The band's pixels, woven, and room to part them.
     pixels: Vec<[u8; LANES]>,
     other: Vec<u8>,
@@ -59,9 +59,13 @@ struct Job<'a> {
     rgb: &'a mut [u8],
 }
 
+/// Chroma of grey, in parts of 256.
+const NO_COLOR: u16 = 128 * 256;
+
 /// YUV to RGB as `(y - offset) * luma + ...`, in whole numbers.
 struct YuvToRgb {
-    luma_offset: i16,
+    /// In parts of 128.
+    luma_offset: u16,
     /// In parts of 2^14.
     luma: i16,
     /// These in parts of 2^13, as they exceed 2.
@@ -226,7 +230,7 @@ impl Scratch {
 
     #[inline(always)]
     fn narrow_into(&mut self, slot: usize, channel: Channel, across: &Taps) {
-        self.band.narrow(channel, across, &mut self.yuv[slot], Channel { first: 0, step: 1 });
+        self.band.narrow_finely(channel, across, &mut self.yuv[slot]);
     }
 
     #[inline(always)]
@@ -249,7 +253,7 @@ impl YuvToRgb {
         };
         let green = 1.0 - red - blue;
         let (luma_offset, luma, chroma) =
-            if color.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
+            if color.full_range { (0, 1.0, 1.0) } else { (16 * 128, 255.0 / 219.0, 255.0 / 224.0) };
         let parts = |factor: f32| (factor * 8192.0).round() as i16;
         Self {
             luma_offset,
@@ -263,15 +267,15 @@ impl YuvToRgb {
 
     /// Red, green and blue of one pixel in each row of a band.
     #[inline(always)]
-    fn convert(&self, luma: &[u8; LANES], u: &[u8; LANES], v: &[u8; LANES]) -> [[u8; LANES]; 3] {
+    fn convert(&self, luma: &[u16; LANES], u: &[u16; LANES], v: &[u16; LANES]) -> [[u8; LANES]; 3] {
         // Samples fill their 16 bits, so that products have five bits behind the point: no sum overflows.
         let product = |sample: i16, factor: i16| ((i32::from(sample) * i32::from(factor)) >> 16) as i16;
         let nearest = |value: i16| ((value + 16) >> 5).clamp(0, 255) as u8;
         let mut pixel = [[0; LANES]; 3];
         let [red, green, blue] = &mut pixel;
         for lane in 0..LANES {
-            let y = product((i16::from(luma[lane]) - self.luma_offset) << 7, self.luma);
-            let (u, v) = ((i16::from(u[lane]) - 128) << 8, (i16::from(v[lane]) - 128) << 8);
+            let y = product((luma[lane] >> 1).wrapping_sub(self.luma_offset).cast_signed(), self.luma);
+            let (u, v) = (u[lane].wrapping_sub(NO_COLOR).cast_signed(), v[lane].wrapping_sub(NO_COLOR).cast_signed());
             red[lane] = nearest(y + product(v, self.red_v));
             green[lane] = nearest(y + product(u, self.green_u) + product(v, self.green_v));
             blue[lane] = nearest(y + product(u, self.blue_u));
@@ -383,8 +387,8 @@ mod tests {
     fn limited_range_white_and_black_are_white_and_black() {
         let to_rgb = YuvToRgb::of(YuvColor::default());
         for (luma, value) in [(16, 0), (235, 255), (0, 0), (255, 255)] {
-            let grey = [128; LANES];
-            assert_eq!(to_rgb.convert(&[luma; LANES], &grey, &grey), [[value; LANES]; 3]);
+            let grey = [NO_COLOR; LANES];
+            assert_eq!(to_rgb.convert(&[luma * 256; LANES], &grey, &grey), [[value; LANES]; 3]);
         }
     }
 

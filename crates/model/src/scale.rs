@@ -149,14 +149,35 @@ impl Band {
     pub(crate) fn narrow(&self, channel: Channel, taps: &Taps, target: &mut [[u8; LANES]], into: Channel) {
         let (columns, _) = self.woven.as_chunks::<LANES>();
         for (index, target) in target.iter_mut().skip(into.first).step_by(into.step).enumerate() {
-            let (first, weights) = taps.of(index);
-            let mut at = channel.first + first * channel.step - self.from_byte;
             let mut sums = [HALF_UNIT; LANES];
-            for &weight in weights {
-                add_weighted(&mut sums, weight, &columns[at]);
-                at += channel.step;
-            }
+            self.add_column(columns, channel, taps.of(index), &mut sums);
             set_levels(target, &sums);
+        }
+    }
+
+    /// The same without the last rounding: levels in parts of [`UNITS`].
+    #[inline(always)]
+    pub(crate) fn narrow_finely(&self, channel: Channel, taps: &Taps, target: &mut [[u16; LANES]]) {
+        let (columns, _) = self.woven.as_chunks::<LANES>();
+        for (index, target) in target.iter_mut().enumerate() {
+            let mut sums = [0; LANES];
+            self.add_column(columns, channel, taps.of(index), &mut sums);
+            *target = sums;
+        }
+    }
+
+    #[inline(always)]
+    fn add_column(
+        &self,
+        columns: &[[u8; LANES]],
+        channel: Channel,
+        (first, weights): (usize, &[u16]),
+        sums: &mut [u16; LANES],
+    ) {
+        let mut at = channel.first + first * channel.step - self.from_byte;
+        for &weight in weights {
+            add_weighted(sums, weight, &columns[at]);
+            at += channel.step;
         }
     }
 }

@@ -288,24 +288,30 @@ mod tests {
 
     #[test]
     fn what_the_components_leave_out_counts_whole() {
-        // Normal patches differ in 50 channels; the last two of them, which differ least, are no component.
+        // The last two channels, which differ least once what they share is taken off, are no component.
+        const CHANNELS: usize = DIMENSIONS + 2;
         let mut random = fastrand::Rng::with_seed(4);
-        let mut pool = Pool::new(vec![1.0; 50]);
+        let mut pool = Pool::new(vec![1.0; CHANNELS]);
         let mut picture = || {
-            let common = random.f32();
-            let value = |index: usize| if index % 50 < 48 { random.f32() } else { common + 0.1 * random.f32() };
-            Features { channels: 50, values: (0..PATCHES * 50).map(value).collect() }
+            let mut common = 0.0;
+            let value = |index: usize| {
+                if index.is_multiple_of(CHANNELS) {
+                    common = random.f32();
+                }
+                if index % CHANNELS < DIMENSIONS - 1 { random.f32() } else { common + 0.05 * random.f32() }
+            };
+            Features { channels: CHANNELS, values: (0..PATCHES * CHANNELS).map(value).collect() }
         };
         let pictures = [picture(), picture()];
         for (seed, features) in (0..).zip(&pictures) {
             pool.push(Pool::draw(features, PATCHES, seed));
         }
         let bank = Bank::fit(&pool, &[0, 1], 400, 1);
-        assert_eq!((bank.dimensions, bank.channels), (DIMENSIONS, 50));
+        assert_eq!((bank.dimensions, bank.channels), (DIMENSIONS, CHANNELS));
         let mut odd = pictures[0].clone();
         let before = bank.distances(&odd)[7];
-        odd.values[7 * 50 + 48] += 50.0;
-        odd.values[7 * 50 + 49] -= 50.0;
+        odd.values[8 * CHANNELS - 2] += 50.0;
+        odd.values[8 * CHANNELS - 1] -= 50.0;
         assert!(bank.distances(&odd)[7] > 10.0 * before, "{before} to {}", bank.distances(&odd)[7]);
     }
 }

@@ -615,7 +615,8 @@ mod tests {
 
     #[test]
     fn the_simplest_of_those_that_are_as_good_is_taken() {
-        let table: [(&[(f64, f64)], usize, usize); 5] = [
+        type Row<'a> = (&'a [(f64, f64)], usize, usize);
+        let table: [Row<'_>; 5] = [
             (&[(0.90, 3.0), (0.99, 1.0)], 500, 1),
             (&[(1.0, 3.0), (1.0, 3.05)], 20, 0),
             (&[(1.0, 3.0), (0.999, 5.0), (1.0, 5.1)], 20, 1),

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_rare_class_counts_as_much_as_the_other() {
         // One in ten is high; between the two means lies the border.
-        let high = |index: usize| index % 10 == 0;
+        let high = |index: usize| index.is_multiple_of(10);
         let rows: Vec<f32> = (0..100).map(|index| if high(index) { 1.0 } else { -1.0 }).collect();
         let truth: Vec<bool> = (0..100).map(high).collect();
         let rows = ArrayView2::from_shape((100, 1), &rows).unwrap();
