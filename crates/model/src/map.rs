@@ -27,14 +27,16 @@ impl AnomalyMap {
     pub fn resized(&self, width: usize, height: usize) -> Self {
         let columns = sample_positions(self.width, width);
         let rows = sample_positions(self.height, height);
+        // Across first, once for each row; then both loops run over rows as they lie.
+        let wide: Vec<f32> = self
+            .values
+            .chunks_exact(self.width.max(1))
+            .flat_map(|row| columns.iter().map(|&(left, right, across)| row[left] + (row[right] - row[left]) * across))
+            .collect();
         let mut values = Vec::with_capacity(width * height);
         for &(top, bottom, down) in &rows {
-            let (top_row, bottom_row) = (&self.values[top * self.width..], &self.values[bottom * self.width..]);
-            values.extend(columns.iter().map(|&(left, right, across)| {
-                let upper = top_row[left] + (top_row[right] - top_row[left]) * across;
-                let lower = bottom_row[left] + (bottom_row[right] - bottom_row[left]) * across;
-                upper + (lower - upper) * down
-            }));
+            let (upper, lower) = (&wide[top * width..][..width], &wide[bottom * width..][..width]);
+            values.extend(upper.iter().zip(lower).map(|(upper, lower)| upper + (lower - upper) * down));
         }
         Self { width, height, values }
     }
