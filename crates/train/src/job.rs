@@ -353,7 +353,7 @@ pub fn evaluate_package(
     progress: &dyn Progress,
 ) -> Result<Evaluation, JobError> {
     let info = package.info();
-    let mut detector = open(package, scale)?;
+    let mut detector = open_for_evaluation(package, scale)?;
     let labels = evaluation_labels(info, dataset);
     let mut evaluator = Evaluator::new(info.threshold, &labels);
     let samples: Vec<&Sample> = dataset.samples.iter().filter(|sample| sample.class.is_some()).collect();
@@ -483,7 +483,7 @@ fn evaluate_held_out(
     let learnt: HashSet<&Path> = samples.iter().map(|sample| sample.path.as_path()).collect();
     let others: Vec<&Sample> = dataset.anomalies().filter(|sample| !learnt.contains(sample.path.as_path())).collect();
     if !others.is_empty() {
-        let mut detector = open(package, false)?;
+        let mut detector = open_for_evaluation(package, false)?;
         progress.stage("evaluating on the labelled anomalies", others.len());
         judge_all(&others, &mut detector, &mut evaluator, &labels, progress)?;
     }
@@ -495,7 +495,7 @@ fn score_map(map: &AnomalyMap) -> ScoreMap {
 }
 
 /// The CPU scores evaluations, so that they say the same on every machine.
-fn open(package: &Package, scale: bool) -> Result<Detector, ModelError> {
+pub(crate) fn open_for_evaluation(package: &Package, scale: bool) -> Result<Detector, ModelError> {
     let options = DetectorOptions {
         device: DeviceRequest::Only(Device::Cpu),
         sizes: if scale { SizePolicy::Scale } else { SizePolicy::Exact },

@@ -5,16 +5,13 @@ use image::imageops::thumbnail;
 use image::{ExtendedColorType, RgbImage};
 use linewarden_model::overlay::{Canvas, CanvasPlane, Overlay};
 use linewarden_model::package::Package;
-use linewarden_model::{
-    Detection, Detector, DetectorOptions, Device, DeviceRequest, Label, LabelMask, ModelError, PixelFormat, Rect,
-    SizePolicy, YuvColor,
-};
+use linewarden_model::{Detection, Detector, Label, LabelMask, ModelError, PixelFormat, Rect, YuvColor};
 
 use super::plots::ANOMALY;
 use crate::dataset::{Class, Dataset, Picture, PictureError, Problem, Sample, read_mask};
 use crate::evaluation::{Evaluation, Verdict};
 use crate::features::picture_view;
-use crate::job::JobError;
+use crate::job::{JobError, open_for_evaluation};
 use crate::progress::Progress;
 
 /// Of each kind.
@@ -86,7 +83,7 @@ pub fn exhibits(
         let Some(sample) = dataset.samples.iter().find(is_it) else { continue };
         let detector = match &mut detector {
             Some(detector) => detector,
-            none => none.insert(open(package, scale)?),
+            none => none.insert(open_for_evaluation(package, scale)?),
         };
         let pictures = draw(sample, detector, dataset)?;
         bytes += pictures.iter().map(|picture| picture.jpeg.len()).sum::<usize>();
@@ -115,16 +112,6 @@ fn worst(evaluation: &Evaluation) -> Vec<(ExhibitKind, &Verdict)> {
         return mistakes;
     }
     by_margin.iter().rev().take(MOST_CLOSE_CALLS).map(|&verdict| (ExhibitKind::CloseCall, verdict)).collect()
-}
-
-/// As evaluations score.
-fn open(package: &Package, scale: bool) -> Result<Detector, ModelError> {
-    let options = DetectorOptions {
-        device: DeviceRequest::Only(Device::Cpu),
-        sizes: if scale { SizePolicy::Scale } else { SizePolicy::Exact },
-        ..DetectorOptions::default()
-    };
-    Detector::from_package(package, &options)
 }
 
 fn draw(sample: &Sample, detector: &mut Detector, dataset: &Dataset) -> Result<Vec<ExhibitPicture>, JobError> {
