@@ -57,7 +57,7 @@ pub struct Canvas<'a> {
 pub struct Overlay<'a> {
     /// The verdict.
     pub result: &'a FrameResult,
-    /// Where the anomalies are, over `region`; see [`mask_of`].
+    /// Where the anomalies are, over `region`; see [`Detection::mask`].
     pub mask: Option<&'a LabelMask>,
     /// The model's labels, in the order in which the mask numbers them from 1. May be empty.
     pub labels: &'a [Label],
@@ -67,11 +67,6 @@ pub struct Overlay<'a> {
     pub alpha: f32,
     /// Whether to write the verdict.
     pub text: bool,
-}
-
-/// The mask of an anomalous picture, at the size at which its areas were counted; a normal picture has none.
-pub fn mask_of(detection: &Detection) -> Option<LabelMask> {
-    detection.mask().cloned()
 }
 
 /// Draws onto RGB888 without padding, such as a decoded file, of which everything was scored.

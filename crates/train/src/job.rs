@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use linewarden_core::FrameResult;
-use linewarden_model::overlay::mask_of;
 use linewarden_model::package::{Calibration, CandidateInfo, DatasetInfo, Package, Size};
 use linewarden_model::{
     AnomalyMap, Detector, DetectorOptions, Device, DeviceRequest, Label, LabelMask, ModelError, ModelInfo, ModelType,
@@ -548,7 +547,7 @@ fn judge(detector: &mut Detector, sample: &Sample, truth: Class, labels: &[Label
         truth,
         score: detection.result.anomaly_score,
         confidence: detection.result.confidence,
-        found_mask: found_mask(detector.info(), mask_of(&detection).as_ref(), labels),
+        found_mask: found_mask(detector.info(), detection.mask(), labels),
         map: Some(score_map(&detection.map)),
         truth_mask,
         size_px: (picture.width_px, picture.height_px),

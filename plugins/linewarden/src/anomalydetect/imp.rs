@@ -10,7 +10,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use jiff::Timestamp;
-use linewarden_model::overlay::{Overlay as Drawing, mask_of};
+use linewarden_model::overlay::Overlay as Drawing;
 use linewarden_model::{
     Detection, Detector, DetectorOptions, DeviceChoice, FrameView, ModelError, ModelInfo, Rect, SizePolicy,
 };
@@ -276,7 +276,7 @@ impl AnomalyDetect {
             model: scorer.detector.model_ref().clone(),
             labels: model.labels.clone(),
             region: shares(shown, frame::size(buffer, &info)),
-            mask: mask_of(detection),
+            mask: detection.mask().cloned(),
         };
         let latency = self.give_back(scorer, |state| {
             state.failures_in_a_row = 0;
