@@ -275,7 +275,7 @@ pub(crate) fn append_pooled(graph: &mut GraphBuilder, taps: &[Tap]) -> (String, 
 ///
 /// Most cameras halve the resolution of colour, once behind their mosaic filter and once for the wire (I420, NV12, JPEG),
 /// and round it on the way. With fine colour that noise alone moved scores by up to 0.03 on the cookies and 0.3 on the
-/// demo's parts, when a model trained on RGB pictures met the same parts as I420; without, by 0.009 and 0.03.
+/// demo's parts, when a model trained on RGB pictures met the same parts as I420; without, by 0.02 and 0.03.
 ///
 /// Brightness and colour are treated apart until the last sum, so that there is only one pass over all pixels of all
 /// channels. The deviation is that of brightness by pixels and of colour by blocks.
