@@ -6,7 +6,9 @@
 
 use crate::error::ModelError;
 use crate::frame::{FrameView, PixelFormat, Plane, Rect, YuvColor, YuvMatrix};
-use crate::scale::{Band, Channel, LANES, Rows, Span, Taps, unweave};
+#[cfg(target_arch = "x86_64")]
+use crate::scale::avx2;
+use crate::scale::{Band, Channel, LANES, Rows, Span, Steps, Sum, Taps, Weave, portable, unweave};
 
 /// Scales and converts frames to one size of RGB888. Keeps its buffers and weights between frames.
 #[derive(Debug)]
@@ -113,13 +115,19 @@ fn dispatch(job: Job<'_>) {
         // SAFETY: the processor has what the function is compiled for.
         return unsafe { run_with_avx2(job) };
     }
-    job.run();
+    job.run(portable());
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn run_with_avx2(job: Job<'_>) {
-    job.run();
+    // Closures, because those within this function are compiled for what it is compiled for.
+    job.run(Steps {
+        sum: |data: &[u8], stride_bytes: usize, weights: &[u16], target: &mut [u8]| {
+            avx2::weighted_rows(data, stride_bytes, weights, target);
+        },
+        weave: |rows: &mut [u8], other: &mut [u8], woven: &mut [u8]| avx2::weave(rows, other, woven),
+    });
 }
 
 impl Weights {
@@ -151,7 +159,7 @@ fn rows<'a>(plane: &Plane<'a>, (from, to): (usize, usize), sample_bytes: usize) 
 
 impl Job<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Sum, W: Weave>(self, steps: Steps<S, W>) {
         let Self { frame, weights, width_px, scratch, rgb } = self;
         let row_bytes = width_px * 3;
         scratch.pixels.resize(row_bytes, [0; LANES]);
@@ -162,21 +170,21 @@ impl Job<'_> {
         let to_rgb = YuvToRgb::of(frame.color());
         for (band, target) in rgb.chunks_mut(row_bytes * LANES).enumerate() {
             match frame.format() {
-                PixelFormat::Rgb => scratch.packed(frame, weights, band, 3, [0, 1, 2]),
-                PixelFormat::Bgr => scratch.packed(frame, weights, band, 3, [2, 1, 0]),
-                PixelFormat::Rgbx => scratch.packed(frame, weights, band, 4, [0, 1, 2]),
-                PixelFormat::Bgrx => scratch.packed(frame, weights, band, 4, [2, 1, 0]),
-                PixelFormat::Gray8 => scratch.packed(frame, weights, band, 1, [0, 0, 0]),
+                PixelFormat::Rgb => scratch.packed::<3, _, _>(frame, weights, band, 3, [0, 1, 2], steps),
+                PixelFormat::Bgr => scratch.packed::<3, _, _>(frame, weights, band, 3, [2, 1, 0], steps),
+                PixelFormat::Rgbx => scratch.packed::<3, _, _>(frame, weights, band, 4, [0, 1, 2], steps),
+                PixelFormat::Bgrx => scratch.packed::<3, _, _>(frame, weights, band, 4, [2, 1, 0], steps),
+                PixelFormat::Gray8 => scratch.packed::<1, _, _>(frame, weights, band, 1, [0, 0, 0], steps),
                 PixelFormat::I420 | PixelFormat::Nv12 => {
-                    scratch.planar(frame, weights, band);
+                    scratch.planar(frame, weights, band, steps);
                     scratch.convert(&to_rgb);
                 }
                 PixelFormat::Yuy2 => {
-                    scratch.pairs(frame, weights, band, [0, 1, 3]);
+                    scratch.pairs(frame, weights, band, [0, 1, 3], steps);
                     scratch.convert(&to_rgb);
                 }
                 PixelFormat::Uyvy => {
-                    scratch.pairs(frame, weights, band, [1, 0, 2]);
+                    scratch.pairs(frame, weights, band, [1, 0, 2], steps);
                     scratch.convert(&to_rgb);
                 }
             }
@@ -188,31 +196,36 @@ impl Job<'_> {
 }
 
 impl Scratch {
-    /// A band of pixels whose red, green and blue lie at these bytes.
+    /// A band of pixels whose red, green and blue lie at these of their first `CHANNELS` bytes.
     #[inline(always)]
-    fn packed(&mut self, frame: &FrameView<'_>, weights: &Weights, band: usize, pixel_bytes: usize, order: [usize; 3]) {
+    fn packed<const CHANNELS: usize, S: Sum, W: Weave>(
+        &mut self,
+        frame: &FrameView<'_>,
+        weights: &Weights,
+        band: usize,
+        pixel_bytes: usize,
+        order: [usize; 3],
+        steps: Steps<S, W>,
+    ) {
         let Axes { across, down, columns } = &weights.full;
-        self.band.lower(&rows(&frame.planes()[0], *columns, pixel_bytes), down, band);
-        for (color, first) in order.into_iter().enumerate() {
-            let into = Channel { first: color, step: 3 };
-            self.band.narrow(Channel { first, step: pixel_bytes }, across, &mut self.pixels, into);
-        }
+        self.band.lower(&rows(&frame.planes()[0], *columns, pixel_bytes), down, band, steps);
+        self.band.narrow_pixels::<CHANNELS>(pixel_bytes, order, across, &mut self.pixels);
     }
 
     /// A band of I420 or NV12.
     #[inline(always)]
-    fn planar(&mut self, frame: &FrameView<'_>, weights: &Weights, band: usize) {
+    fn planar<S: Sum, W: Weave>(&mut self, frame: &FrameView<'_>, weights: &Weights, band: usize, steps: Steps<S, W>) {
         let Weights { full, half } = weights;
         let planes = frame.planes();
-        self.band.lower(&rows(&planes[0], full.columns, 1), &full.down, band);
+        self.band.lower(&rows(&planes[0], full.columns, 1), &full.down, band, steps);
         self.narrow_into(0, Channel { first: 0, step: 1 }, &full.across);
         if frame.format() == PixelFormat::Nv12 {
-            self.band.lower(&rows(&planes[1], half.columns, 2), &half.down, band);
+            self.band.lower(&rows(&planes[1], half.columns, 2), &half.down, band, steps);
             self.narrow_into(1, Channel { first: 0, step: 2 }, &half.across);
             self.narrow_into(2, Channel { first: 1, step: 2 }, &half.across);
         } else {
             for slot in [1, 2] {
-                self.band.lower(&rows(&planes[slot], half.columns, 1), &half.down, band);
+                self.band.lower(&rows(&planes[slot], half.columns, 1), &half.down, band, steps);
                 self.narrow_into(slot, Channel { first: 0, step: 1 }, &half.across);
             }
         }
@@ -220,9 +233,16 @@ impl Scratch {
 
     /// A band of YUY2 or UYVY, whose pairs of pixels have their luma, U and V at these bytes.
     #[inline(always)]
-    fn pairs(&mut self, frame: &FrameView<'_>, weights: &Weights, band: usize, [luma, u, v]: [usize; 3]) {
+    fn pairs<S: Sum, W: Weave>(
+        &mut self,
+        frame: &FrameView<'_>,
+        weights: &Weights,
+        band: usize,
+        [luma, u, v]: [usize; 3],
+        steps: Steps<S, W>,
+    ) {
         let Weights { full, half } = weights;
-        self.band.lower(&rows(&frame.planes()[0], half.columns, 4), &full.down, band);
+        self.band.lower(&rows(&frame.planes()[0], half.columns, 4), &full.down, band, steps);
         self.narrow_into(0, Channel { first: luma, step: 2 }, &full.across);
         self.narrow_into(1, Channel { first: u, step: 4 }, &half.across);
         self.narrow_into(2, Channel { first: v, step: 4 }, &half.across);
@@ -401,7 +421,7 @@ mod tests {
         let mut plain = vec![0; 20 * 16 * 3];
         let job =
             Job { frame: &view, weights: &weights, width_px: 20, scratch: &mut Scratch::default(), rgb: &mut plain };
-        job.run();
+        job.run(portable());
         assert_eq!(plain, scaled(PixelFormat::Rgb, vec![Plane { data: &rgb, stride_bytes: WIDTH * 3 }], None));
     }
 }

@@ -7,6 +7,15 @@
 //! The filter is a triangle as wide as the source samples that one target sample covers (bilinear when enlarging), in parts
 //! of [`UNITS`], rounded to whole levels after each direction. All of it is whole numbers: the same picture gives the same
 //! bytes on every processor, and `linewarden_train` has the graph do the very same with whole pictures.
+//!
+//! The two steps that take longest, sums of rows and weaving, are [`Steps`]: [`portable`] for any processor, and
+//! [`avx2`]'s with the same results. While one band is scaled, [`ahead`] has the next one's rows fetched from memory.
+
+mod ahead;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+
+use ahead::Ahead;
 
 /// Rows of a band.
 pub(crate) const LANES: usize = 16;
@@ -37,6 +46,16 @@ pub(crate) struct Taps {
     count: usize,
 }
 
+/// How the rows of a band are summed up and woven.
+#[derive(Clone, Copy)]
+pub(crate) struct Steps<S, W> {
+    /// Sums up rows by their weights. The bytes begin with the first row, whose stride follows; of all rows as many
+    /// columns are needed as the last slice has.
+    pub(crate) sum: S,
+    /// Weaves [`LANES`] rows of equal length. The second slice is room for work, all three have the same length.
+    pub(crate) weave: W,
+}
+
 /// The rows of a plane that a band is made of.
 pub(crate) struct Rows<'a> {
     pub(crate) data: &'a [u8],
@@ -53,17 +72,27 @@ pub(crate) struct Channel {
     pub(crate) step: usize,
 }
 
+/// See [`Steps::sum`].
+pub(crate) trait Sum: Fn(&[u8], usize, &[u16], &mut [u8]) + Copy {}
+impl<F: Fn(&[u8], usize, &[u16], &mut [u8]) + Copy> Sum for F {}
+
+/// See [`Steps::weave`].
+pub(crate) trait Weave: Fn(&mut [u8], &mut [u8], &mut [u8]) + Copy {}
+impl<F: Fn(&mut [u8], &mut [u8], &mut [u8]) + Copy> Weave for F {}
+
 /// One band with the columns of the source, woven.
 #[derive(Debug, Default)]
 pub(crate) struct Band {
     woven: Vec<u8>,
     from_byte: usize,
+    /// Rows of a chunk that are being woven, and as much room again.
+    loom: [Vec<u8>; 2],
 }
 
-/// Rows of a band that are being woven, and as much room again.
-struct Loom {
-    bytes: [u8; LANES * CHUNK],
-    other: [u8; LANES * CHUNK],
+/// The steps as the compiler makes them for the processor that it is told of.
+#[inline(always)]
+pub(crate) fn portable() -> Steps<impl Sum, impl Weave> {
+    Steps { sum: weighted_rows, weave }
 }
 
 impl Span {
@@ -109,6 +138,13 @@ impl Taps {
     fn of(&self, target: usize) -> (usize, &[u16]) {
         (self.first[target], &self.weights[target * self.count..][..self.lengths[target]])
     }
+
+    /// The sample behind the last one that the first `targets` of them need.
+    #[inline(always)]
+    fn end_of(&self, targets: usize) -> usize {
+        let last = targets.min(self.first.len()).saturating_sub(1);
+        self.first[last] + self.lengths[last]
+    }
 }
 
 fn fixed_point(heights: Vec<i64>) -> Vec<u16> {
@@ -128,57 +164,76 @@ fn fixed_point(heights: Vec<i64>) -> Vec<u16> {
 impl Band {
     /// Scales rows to band number `band`, and weaves them. A last band that is not full repeats its last row.
     #[inline(always)]
-    pub(crate) fn lower(&mut self, rows: &Rows<'_>, taps: &Taps, band: usize) {
+    pub(crate) fn lower<S: Sum, W: Weave>(&mut self, rows: &Rows<'_>, taps: &Taps, band: usize, steps: Steps<S, W>) {
+        let row_bytes = rows.to_byte - rows.from_byte;
         self.from_byte = rows.from_byte;
-        self.woven.resize((rows.to_byte - rows.from_byte) * LANES, 0);
-        let mut loom = Loom { bytes: [0; LANES * CHUNK], other: [0; LANES * CHUNK] };
+        self.woven.resize(row_bytes * LANES, 0);
+        let [chunk, other] = &mut self.loom;
+        chunk.resize(LANES * CHUNK, 0);
+        other.resize(LANES * CHUNK, 0);
         let last = taps.first.len() - 1;
+        if band == 0 {
+            Ahead::new(rows, taps.first[0], taps.end_of(LANES)).fetch_all();
+        }
+        let mut ahead = Ahead::new(rows, taps.end_of((band + 1) * LANES), taps.end_of((band + 2) * LANES));
+        ahead.share_among(row_bytes.div_ceil(CHUNK) * LANES);
         for (index, woven) in self.woven.chunks_mut(CHUNK * LANES).enumerate() {
             let length = woven.len() / LANES;
             let column = rows.from_byte + index * CHUNK;
-            for (lane, row) in loom.bytes[..woven.len()].chunks_exact_mut(length).enumerate() {
+            for (lane, row) in chunk[..woven.len()].chunks_exact_mut(length).enumerate() {
                 let (first, weights) = taps.of((band * LANES + lane).min(last));
-                weighted_rows(&rows.data[first * rows.stride_bytes + column..], rows.stride_bytes, weights, row);
+                (steps.sum)(&rows.data[first * rows.stride_bytes + column..], rows.stride_bytes, weights, row);
+                ahead.fetch_share();
             }
-            loom.weave_into(woven);
+            (steps.weave)(&mut chunk[..woven.len()], &mut other[..woven.len()], woven);
         }
     }
 
-    /// Scales the columns of one channel; sample `index` of the target becomes `target[into.first + index * into.step]`.
+    /// Scales the columns of packed pixels, whose red, green and blue are those of the first `CHANNELS` bytes that `order`
+    /// names.
     #[inline(always)]
-    pub(crate) fn narrow(&self, channel: Channel, taps: &Taps, target: &mut [[u8; LANES]], into: Channel) {
-        let (columns, _) = self.woven.as_chunks::<LANES>();
-        for (index, target) in target.iter_mut().skip(into.first).step_by(into.step).enumerate() {
-            let mut sums = [HALF_UNIT; LANES];
-            self.add_column(columns, channel, taps.of(index), &mut sums);
-            set_levels(target, &sums);
+    pub(crate) fn narrow_pixels<const CHANNELS: usize>(
+        &self,
+        pixel_bytes: usize,
+        order: [usize; 3],
+        taps: &Taps,
+        target: &mut [[u8; LANES]],
+    ) {
+        let channel = Channel { first: 0, step: pixel_bytes };
+        for (index, pixel) in target.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            let sums = self.sums::<CHANNELS>(channel, taps.of(index), HALF_UNIT);
+            for (levels, of) in pixel.iter_mut().zip(order) {
+                set_levels(levels, &sums[of]);
+            }
         }
     }
 
-    /// The same without the last rounding: levels in parts of [`UNITS`].
+    /// Scales the columns of one channel, without the last rounding: levels in parts of [`UNITS`].
     #[inline(always)]
     pub(crate) fn narrow_finely(&self, channel: Channel, taps: &Taps, target: &mut [[u16; LANES]]) {
-        let (columns, _) = self.woven.as_chunks::<LANES>();
         for (index, target) in target.iter_mut().enumerate() {
-            let mut sums = [0; LANES];
-            self.add_column(columns, channel, taps.of(index), &mut sums);
-            *target = sums;
+            [*target] = self.sums(channel, taps.of(index), 0);
         }
     }
 
+    /// Weighted sums of a channel's columns, and of as many channels that lie behind it, from `start` on.
     #[inline(always)]
-    fn add_column(
+    fn sums<const CHANNELS: usize>(
         &self,
-        columns: &[[u8; LANES]],
         channel: Channel,
         (first, weights): (usize, &[u16]),
-        sums: &mut [u16; LANES],
-    ) {
+        start: u16,
+    ) -> [[u16; LANES]; CHANNELS] {
+        let (columns, _) = self.woven.as_chunks::<LANES>();
+        let mut sums = [[start; LANES]; CHANNELS];
         let mut at = channel.first + first * channel.step - self.from_byte;
         for &weight in weights {
-            add_weighted(sums, weight, &columns[at]);
+            for (sums, samples) in sums.iter_mut().zip(&columns[at..at + CHANNELS]) {
+                add_weighted(sums, weight, samples);
+            }
             at += channel.step;
         }
+        sums
     }
 }
 
@@ -222,17 +277,13 @@ fn set_levels<const N: usize>(target: &mut [u8; N], sums: &[u16; N]) {
     }
 }
 
-impl Loom {
-    /// Weaves rows of equal length: pairs of rows become rows of pairs, four times.
-    #[inline(always)]
-    fn weave_into(&mut self, woven: &mut [u8]) {
-        let Self { bytes, other } = self;
-        let (bytes, other) = (&mut bytes[..woven.len()], &mut other[..woven.len()]);
-        weave_pairs::<16>(bytes, other);
-        weave_pairs::<8>(other, bytes);
-        weave_pairs::<4>(bytes, other);
-        weave_pairs::<2>(other, woven);
-    }
+/// Weaves rows of equal length: pairs of rows become rows of pairs, four times.
+#[inline(always)]
+fn weave(rows: &mut [u8], other: &mut [u8], woven: &mut [u8]) {
+    weave_pairs::<16>(rows, other);
+    weave_pairs::<8>(other, rows);
+    weave_pairs::<4>(rows, other);
+    weave_pairs::<2>(other, woven);
 }
 
 /// The first half of `ROWS` rows with the second.
@@ -335,14 +386,11 @@ mod tests {
     #[test]
     fn weaving_and_back() {
         let length = 21;
-        let rows: Vec<u8> = (0..LANES * length).map(|index| (index * 7 % 251) as u8).collect();
-        let mut loom = Loom { bytes: [0; LANES * CHUNK], other: [0; LANES * CHUNK] };
-        loom.bytes[..rows.len()].copy_from_slice(&rows);
-        let mut woven = vec![0; rows.len()];
-        loom.weave_into(&mut woven);
-        assert_eq!(woven[5 * LANES + 3], rows[3 * length + 5]);
-        let mut other = vec![0; rows.len()];
+        let mut rows: Vec<u8> = (0..LANES * length).map(|index| (index * 7 % 251) as u8).collect();
+        let (straight, mut woven, mut other) = (rows.clone(), vec![0; rows.len()], vec![0; rows.len()]);
+        weave(&mut rows, &mut other, &mut woven);
+        assert_eq!(woven[5 * LANES + 3], straight[3 * length + 5]);
         unweave(&mut woven, &mut other);
-        assert_eq!(woven, rows);
+        assert_eq!(woven, straight);
     }
 }
