@@ -59,7 +59,7 @@ pub(crate) fn weighted_rows(data: &[u8], stride_bytes: usize, weights: &[u16], t
 
 fn are_light(upper: &[u16], lower: &[u16]) -> bool {
     let below = lower.iter().copied().chain(std::iter::once(0));
-    upper.iter().zip(below).all(|(&above, below)| above < 128 && above + below <= 128)
+    upper.iter().zip(below).all(|(&above, below)| above < 128 && below < 128 && above + below <= 128)
 }
 
 /// Rows of [`VECTOR`] columns become columns of [`LANES`] rows in registers.
@@ -157,7 +157,7 @@ mod tests {
     fn the_heaviest_pair_still_fits() {
         let data = [255; 128];
         let mut sums = [0; 64];
-        for weights in [[127, 1], [64, 64], [1, 127], [128, 128]] {
+        for weights in [[127, 1], [64, 64], [1, 127], [0, 128], [128, 0], [128, 128]] {
             assert!(std::arch::is_x86_feature_detected!("avx2"), "this test needs a processor with AVX2");
             // SAFETY: just seen.
             unsafe { weighted_rows(&data, 64, &weights, &mut sums) };
