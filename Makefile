@@ -29,7 +29,8 @@ demo: build ## Train on thirty synthetic parts, inspect a belt of them, show eve
 test: build ## Run every test
 	G_DEBUG=fatal_warnings cargo test --release --locked --workspace
 
-soak: ## Throw changed files at every parser for an hour or so: FUZZ_CASES of them at each
+soak: ## Take the broker away for 10 s, and throw FUZZ_CASES changed files at every parser: an hour or so
+	LINEWARDEN_OUTAGE_SECONDS=10 cargo test --release --locked --test daemon_run -- a_broker_that_is_gone
 	LINEWARDEN_FUZZ_CASES=$(FUZZ_CASES) cargo test --release --locked -p linewarden-train --lib -- --nocapture fuzz changed_files
 
 bench: build ## Measure speed, latency and memory
