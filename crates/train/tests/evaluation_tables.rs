@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "also the helpers of a test may fail by panicking")]
 
+mod forty;
+
 use std::fs;
 use std::time::Duration;
 
+use forty::forty;
 use linewarden_train::dataset::{Class, Dataset, LabelColor, LabelPicture};
 use linewarden_train::evaluation::{
     Confusion, Evaluator, Interval, Judged, ModelIdentity, PixelScores, ScoreMap, TypeAccuracy, average_precision,
@@ -65,19 +68,6 @@ fn empty_classes_have_measures_too() {
     assert_eq!(measures(0, 0, 0), (1.0, 1.0, 1.0), "nothing to find, nothing found");
     assert_eq!(measures(0, 3, 0), (0.0, 0.0, 0.0), "nothing to find, something found");
     assert_eq!(measures(0, 0, 3), (0.0, 0.0, 0.0), "something to find, nothing found");
-}
-
-/// Scores of 24 normals and 16 anomalies, with ties within and across the classes.
-const NORMALS: [f64; 24] = [
-    0.038, 0.019, 0.074, 0.719, 0.038, 0.113, 0.051, 0.038, 0.227, 0.481, 0.136, 0.022, 0.031, 0.47, 0.126, 0.012,
-    0.09, 0.024, 0.047, 0.055, 0.042, 0.185, 0.093, 0.049,
-];
-const ANOMALIES: [f64; 16] =
-    [0.86, 0.92, 0.22, 0.693, 0.433, 0.719, 0.324, 0.774, 0.758, 0.678, 0.408, 0.647, 0.392, 0.303, 0.823, 0.386];
-
-fn forty() -> (Vec<f64>, Vec<bool>) {
-    let truths = [vec![false; NORMALS.len()], vec![true; ANOMALIES.len()]].concat();
-    ([NORMALS.as_slice(), ANOMALIES.as_slice()].concat(), truths)
 }
 
 /// Expected values: scikit-learn 1.9 (`roc_auc_score`, `average_precision_score`, `precision_score`, ...).

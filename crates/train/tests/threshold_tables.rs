@@ -2,23 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "also the helpers of a test may fail by panicking")]
 
+mod forty;
+
+use forty::forty;
 use linewarden_train::threshold::{
     Choice, Costs, Method, ThresholdError, Wish, choose, normals_needed, percent, upper_bound, what_if,
 };
 use proptest::prelude::*;
-
-/// Scores of 24 normals and 16 anomalies, with ties within and across the classes.
-const NORMALS: [f64; 24] = [
-    0.038, 0.019, 0.074, 0.719, 0.038, 0.113, 0.051, 0.038, 0.227, 0.481, 0.136, 0.022, 0.031, 0.47, 0.126, 0.012,
-    0.09, 0.024, 0.047, 0.055, 0.042, 0.185, 0.093, 0.049,
-];
-const ANOMALIES: [f64; 16] =
-    [0.86, 0.92, 0.22, 0.693, 0.433, 0.719, 0.324, 0.774, 0.758, 0.678, 0.408, 0.647, 0.392, 0.303, 0.823, 0.386];
-
-fn forty() -> (Vec<f64>, Vec<bool>) {
-    let truths = [vec![false; NORMALS.len()], vec![true; ANOMALIES.len()]].concat();
-    ([NORMALS.as_slice(), ANOMALIES.as_slice()].concat(), truths)
-}
 
 fn of_normals(target: f64, scores: &[f64]) -> Result<Choice, ThresholdError> {
     choose(Wish::FalseRejects(target), scores, &vec![false; scores.len()])
@@ -206,7 +196,7 @@ fn what_if_rows_cannot_be_bettered_in_both_respects() {
     let first = counts(undominated[0]);
     assert_eq!(first, (4, 0), "the lowest misses nothing: 0.227, 0.47, 0.481 and 0.719 are rejected");
 
-    let normals_alone = what_if(&NORMALS, &[false; 24], 0.5, &[], Some(&given), 12);
+    let normals_alone = what_if(&forty().0[..24], &[false; 24], 0.5, &[], Some(&given), 12);
     assert!(normals_alone.iter().all(|row| row.missed.is_none() && row.cost_per_part.is_none()));
     assert_eq!(normals_alone.last().unwrap().rejected.unwrap().count, 0);
     assert_eq!(what_if(&[], &[], 0.5, &[], None, 12).len(), 1, "the model's own threshold is always told");
