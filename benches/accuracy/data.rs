@@ -1,5 +1,6 @@
 //! The pictures, and which of them are learnt from.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -66,15 +67,23 @@ pub(crate) fn cookies() -> Result<Split> {
     Ok(Split { train, test })
 }
 
-/// The cookies' manifest without its anomalies, less one picture: thirty normals.
-pub(crate) fn thirty_cookies() -> Result<Split> {
-    let Split { train, test } = cookies()?;
+/// The first thirty normals of the cookies' manifest.
+pub(crate) fn thirty_cookies() -> Result<Dataset> {
     let mut normals = 0;
-    let train = train.subset(|_, sample| {
+    let train = cookies()?.train.subset(|_, sample| {
         normals += usize::from(sample.class == Some(Class::Normal));
         sample.class == Some(Class::Normal) && normals <= 30
     });
-    Ok(Split { train: Dataset { labels: Vec::new(), ..train }, test })
+    Ok(Dataset { labels: Vec::new(), ..train })
+}
+
+/// Every cookie that [`thirty_cookies`] leaves: the 22 test photographs, the manifest's 32 anomalies and its last normal.
+pub(crate) fn unseen_cookies() -> Result<Dataset> {
+    let Split { train, test } = cookies()?;
+    let learnt: HashSet<PathBuf> = thirty_cookies()?.samples.into_iter().map(|sample| sample.path).collect();
+    let others = train.subset(|_, sample| !learnt.contains(&sample.path)).samples.into_iter();
+    let samples = others.map(|sample| Sample { mask: None, ..sample }).chain(test.samples).collect();
+    Ok(Dataset { samples, ..test })
 }
 
 /// One fold of the manifest is tested on, the others are learnt from; both classes are dealt out in their order.

@@ -1,5 +1,6 @@
 //! `make bench-accuracy`: how good models are on real photographs, trained with default options, each figure beside the
-//! floor that the project promises. No figure fails the run; one below its floor says so.
+//! floor that the project promises. No figure fails the run; one below its floor says so. `-- --only PART` keeps the
+//! tests whose name has that part.
 
 mod data;
 
@@ -9,8 +10,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use linewarden_model::package::Package;
 use linewarden_train::backbone::BackboneSource;
-use linewarden_train::job::{TrainRequest, Trained, train};
+use linewarden_train::dataset::Dataset;
+use linewarden_train::evaluation::Evaluation;
+use linewarden_train::job::{TrainRequest, Trained, evaluate_package, train};
 use linewarden_train::progress::Silent;
 use linewarden_train::views::FramingRequest;
 
@@ -18,32 +22,40 @@ use data::Split;
 
 const SEEDS: [u64; 3] = [1, 2, 3];
 const FOLDS: usize = 5;
+/// Floors of a test with labelled tiles: ROC AUC, F1 at the calibrated threshold, pixel ROC AUC, AUPRO.
+type LabelledFloors = [f64; 4];
+
+/// What is measured under a name.
+type Test = (&'static str, fn() -> Result<()>);
+
+const TESTS: [Test; 6] = [
+    ("cookies, their manifest, the 22 test photographs", cookies),
+    ("cookies, 5-fold", cookies_by_folds),
+    ("cookies, the manifest's first 30 normals alone", thirty_cookies),
+    ("tiles, normals alone", normal_tiles),
+    ("tiles, 30 normals and 10 of each defect", few_labelled_tiles),
+    ("tiles, 100 normals and 20 of each defect", labelled_tiles),
+];
 
 fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let only = arguments.iter().position(|argument| argument == "--only");
+    let only = only.and_then(|at| arguments.get(at + 1)).map_or("", String::as_str);
     say("test, measure, seeds: figure (floor)")?;
-    let cookies = run("cookies, their manifest", data::cookies()?, 1)?;
-    row("precision, seed 1", cookies.evaluation.image.precision, 1.0)?;
-    row("recall, seed 1", cookies.evaluation.image.recall, 1.0)?;
-    row("F1, seed 1", cookies.evaluation.image.f1, 1.0)?;
-    cookies_by_folds()?;
-    let cookies = run("cookies, 30 normals", data::thirty_cookies()?, 1)?;
-    row("ROC AUC, seed 1", cookies.evaluation.image.roc_auc.unwrap_or(0.0), 0.99)?;
-    row("F1, seed 1", cookies.evaluation.image.f1, 0.95)?;
-    for (normals, floor) in [(30, 0.77), (200, 0.85)] {
-        let mut aucs = Vec::new();
-        for seed in SEEDS {
-            let trained = run(&format!("tiles, {normals} normals, seed {seed}"), data::tiles(normals, 0)?, seed)?;
-            aucs.push(trained.evaluation.image.roc_auc.unwrap_or(0.0));
-        }
-        row(&format!("mean ROC AUC, seeds {SEEDS:?}: {aucs:.4?}"), mean(&aucs), floor)?;
+    for (name, test) in TESTS.iter().filter(|(name, _)| name.contains(only)) {
+        say(name)?;
+        test()?;
     }
-    let trained = run("tiles, 30 normals and 10 of each defect, seed 1", data::tiles(30, 10)?, 1)?;
-    labelled(&trained, [0.98, 0.90, 0.99, 0.97])?;
-    let trained = run("tiles, 100 normals and 20 of each defect, seed 1", data::tiles(100, 20)?, 1)?;
-    labelled(&trained, [0.99, 0.94, 0.995, 0.98])?;
-    row("type accuracy", trained.evaluation.type_accuracy.and_then(|types| types.accuracy).unwrap_or(0.0), 0.96)?;
-    for label in &trained.evaluation.labels {
-        row(&format!("mean IoU of `{}`", label.name), label.iou.unwrap_or(0.0), 0.40)?;
+    Ok(())
+}
+
+fn cookies() -> Result<()> {
+    for seed in SEEDS {
+        let Split { train, test } = data::cookies()?;
+        let image = run(train, test, seed)?.evaluation.image;
+        row(&format!("precision, seed {seed}"), image.precision, 1.0)?;
+        row(&format!("recall, seed {seed}"), image.recall, 1.0)?;
+        row(&format!("F1, seed {seed}"), image.f1, 1.0)?;
     }
     Ok(())
 }
@@ -52,7 +64,8 @@ fn main() -> Result<()> {
 fn cookies_by_folds() -> Result<()> {
     let (mut sum, mut pictures) = (0.0, 0);
     for fold in 0..FOLDS {
-        let trained = run(&format!("cookies, fold {} of {FOLDS}", fold + 1), data::cookies_fold(fold, FOLDS)?, 1)?;
+        let Split { train, test } = data::cookies_fold(fold, FOLDS)?;
+        let trained = run(train, test, 1)?;
         let label = trained.evaluation.labels.first().context("no label was measured")?;
         sum += label.iou.unwrap_or(0.0) * label.images as f64;
         pictures += label.images;
@@ -60,21 +73,79 @@ fn cookies_by_folds() -> Result<()> {
     row("mean IoU of `cracked` over all folds, seed 1", sum / f64::from(u32::try_from(pictures.max(1))?), 0.62)
 }
 
-fn labelled(trained: &Trained, [auc, f1, pixel_auc, aupro]: [f64; 4]) -> Result<()> {
-    let evaluation = &trained.evaluation;
-    row("ROC AUC", evaluation.image.roc_auc.unwrap_or(0.0), auc)?;
-    row("F1 at the calibrated threshold", evaluation.image.f1, f1)?;
+/// The study's F1 of 0.987 has no fraction over 22 pictures of which 8 are cracked; it was measured on all cookies that
+/// were not learnt from. Both are told.
+fn thirty_cookies() -> Result<()> {
+    let mut means = [0.0; 4];
+    for seed in SEEDS {
+        let trained = run(data::thirty_cookies()?, data::unseen_cookies()?, seed)?;
+        let on_photographs = evaluate(&trained.package, &data::cookies()?.test)?.image;
+        let on_all = trained.evaluation.image;
+        let figures =
+            [on_all.roc_auc.unwrap_or(0.0), on_all.f1, on_photographs.roc_auc.unwrap_or(0.0), on_photographs.f1];
+        say(&format!("    seed {seed}: {figures:.4?}"))?;
+        means.iter_mut().zip(figures).for_each(|(mean, figure)| *mean += figure / SEEDS.len() as f64);
+    }
+    row(&format!("mean ROC AUC of the 55 that are left, seeds {SEEDS:?}"), means[0], 0.99)?;
+    row(&format!("mean F1 of the 55 that are left, seeds {SEEDS:?}"), means[1], 0.95)?;
+    row(&format!("mean ROC AUC of the 22 test photographs among them, seeds {SEEDS:?}"), means[2], 0.99)?;
+    row(&format!("mean F1 of the 22 test photographs among them, seeds {SEEDS:?}"), means[3], 0.95)
+}
+
+fn normal_tiles() -> Result<()> {
+    for (normals, floor) in [(30, 0.77), (200, 0.85)] {
+        let mut aucs = Vec::new();
+        for seed in SEEDS {
+            let Split { train, test } = data::tiles(normals, 0)?;
+            aucs.push(run(train, test, seed)?.evaluation.image.roc_auc.unwrap_or(0.0));
+        }
+        let mean = aucs.iter().sum::<f64>() / aucs.len() as f64;
+        row(&format!("mean ROC AUC, {normals} normals, seeds {SEEDS:?}: {aucs:.4?}"), mean, floor)?;
+    }
+    Ok(())
+}
+
+fn few_labelled_tiles() -> Result<()> {
+    for seed in SEEDS {
+        labelled(30, 10, seed, [0.98, 0.90, 0.99, 0.97])?;
+    }
+    Ok(())
+}
+
+fn labelled_tiles() -> Result<()> {
+    for seed in SEEDS {
+        let evaluation = labelled(100, 20, seed, [0.99, 0.94, 0.995, 0.98])?;
+        let types = evaluation.type_accuracy.and_then(|types| types.accuracy).unwrap_or(0.0);
+        row(&format!("type accuracy, seed {seed}"), types, 0.96)?;
+        let ious: Vec<f64> = evaluation.labels.iter().map(|label| label.iou.unwrap_or(0.0)).collect();
+        let mean = ious.iter().sum::<f64>() / ious.len().max(1) as f64;
+        row(&format!("mean IoU of blowhole, crack: {ious:.4?}, seed {seed}"), mean, 0.40)?;
+    }
+    Ok(())
+}
+
+fn labelled(normals: usize, each: usize, seed: u64, floors: LabelledFloors) -> Result<Evaluation> {
+    let Split { train, test } = data::tiles(normals, each)?;
+    let evaluation = run(train, test, seed)?.evaluation;
     let pixel = evaluation.pixel.as_ref().context("no pixel was measured")?;
-    row("pixel ROC AUC", pixel.roc_auc.unwrap_or(0.0), pixel_auc)?;
-    row("AUPRO", pixel.aupro.unwrap_or(0.0), aupro)
+    let figures = [
+        ("ROC AUC", evaluation.image.roc_auc.unwrap_or(0.0)),
+        ("F1 at the calibrated threshold", evaluation.image.f1),
+        ("pixel ROC AUC", pixel.roc_auc.unwrap_or(0.0)),
+        ("AUPRO", pixel.aupro.unwrap_or(0.0)),
+    ];
+    for ((what, figure), floor) in figures.into_iter().zip(floors) {
+        row(&format!("{what}, seed {seed}"), figure, floor)?;
+    }
+    Ok(evaluation)
 }
 
 /// Trains with default options and tests.
-fn run(what: &str, split: Split, seed: u64) -> Result<Trained> {
+fn run(dataset: Dataset, test: Dataset, seed: u64) -> Result<Trained> {
     let start = Instant::now();
     let request = TrainRequest {
-        dataset: split.train,
-        test: Some(split.test),
+        dataset,
+        test: Some(test),
         model_type: None,
         threshold: None,
         seed,
@@ -87,17 +158,18 @@ fn run(what: &str, split: Split, seed: u64) -> Result<Trained> {
     };
     let trained = train(&request, &Silent)?;
     let (seconds, images) = (start.elapsed().as_secs_f64(), trained.evaluation.images);
-    say(&format!("{what}: {}, {images} test pictures, {seconds:.0} s", trained.package.info().algorithm))?;
+    let algorithm = &trained.package.info().algorithm;
+    say(&format!("  {algorithm}, seed {seed}, {images} test pictures, {seconds:.0} s to train and test"))?;
     Ok(trained)
+}
+
+fn evaluate(package: &Package, test: &Dataset) -> Result<Evaluation> {
+    Ok(evaluate_package(package, test, false, &Silent)?)
 }
 
 fn row(what: &str, figure: f64, floor: f64) -> Result<()> {
     let verdict = if figure >= floor { "" } else { "  BELOW" };
-    say(&format!("  {what}: {figure:.4} ({floor}){verdict}"))
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
+    say(&format!("    {what}: {figure:.4} ({floor}){verdict}"))
 }
 
 fn say(what: &str) -> Result<()> {

@@ -42,6 +42,15 @@ pub struct Features {
     pub values: Vec<f32>,
 }
 
+/// How a picture is turned over before the network sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flip {
+    /// Left becomes right.
+    pub across: bool,
+    /// Top becomes bottom.
+    pub down: bool,
+}
+
 /// Why features cannot be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -116,7 +125,7 @@ impl FeatureExtractor {
     /// # Errors
     /// When ONNX Runtime or pre-processing fails.
     pub fn run(&mut self, picture: &Picture) -> Result<Features, FeatureError> {
-        Ok(self.run_with_taps(picture, false)?.0)
+        Ok(self.run_with_taps(picture, Flip::default())?.0)
     }
 
     /// The features of each of a picture's views; none of those in which everything is ignored.
@@ -140,21 +149,24 @@ impl FeatureExtractor {
         Ok(all)
     }
 
-    /// The features of a picture's first view or of its mirror image, and the network's own maps of it.
+    /// The features of a picture's first view, turned over as told, and the network's own maps of it.
     ///
     /// # Errors
     /// When ONNX Runtime or pre-processing fails.
-    pub fn run_with_taps(&mut self, picture: &Picture, mirrored: bool) -> Result<(Features, Taps), FeatureError> {
+    pub fn run_with_taps(&mut self, picture: &Picture, flip: Flip) -> Result<(Features, Taps), FeatureError> {
         let frame = picture_view(picture)?;
         if let Some(framer) = &mut self.framer {
             framer.place(&frame)?;
         }
         self.cut(&frame, 0)?;
-        if mirrored {
-            let side = INPUT_SIZE_PX as usize;
-            for row in self.input.as_chunks_mut::<3>().0.chunks_exact_mut(side) {
-                row.reverse();
-            }
+        let pixels = self.input.as_chunks_mut::<3>().0;
+        if flip.across {
+            pixels.chunks_exact_mut(INPUT_SIZE_PX as usize).for_each(<[_]>::reverse);
+        }
+        if flip.down {
+            // The whole backwards, and then each row forwards again.
+            pixels.reverse();
+            pixels.chunks_exact_mut(INPUT_SIZE_PX as usize).for_each(<[_]>::reverse);
         }
         self.look()
     }

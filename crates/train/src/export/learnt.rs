@@ -12,14 +12,15 @@ use crate::features::{
 };
 use crate::heads::gaussian::Gaussian;
 use crate::heads::image::{ImageHead, LEAST_VARIANCE, is_pooled};
-use crate::heads::patch::{PatchHead, TOP_CELLS};
-use crate::heads::{LabelCurve, Learnt, Part};
+use crate::heads::patch::TOP_CELLS;
+use crate::heads::{CellHead, LabelCurve, Learnt, Part};
 use crate::onnx::{Attr, Dim, ElementType, GraphBuilder};
 
 /// The strides of the feature maps that the graph looks at.
 pub fn strides(backbone: &Backbone, learnt: &Learnt) -> Vec<u32> {
     let of_bank = if needs_patches(learnt) { bank_strides(backbone) } else { Vec::new() };
-    let of_heads = if learnt.patch.is_some() || learnt.image.is_some() { head_strides(backbone) } else { Vec::new() };
+    let has_heads = learnt.patch.is_some() || learnt.masks.is_some() || learnt.image.is_some();
+    let of_heads = if has_heads { head_strides(backbone) } else { Vec::new() };
     united(&of_bank, &of_heads)
 }
 
@@ -65,10 +66,20 @@ pub fn learnt_model(
     if let Some(image) = &learnt.image {
         scores.push((Part::Image, graph.scoped("image_head", |graph| append_image_head(graph, &head_taps, image))));
     }
-    match &learnt.patch {
+    if let Some(patch) = &learnt.patch {
+        let score = graph.scoped("patch_head", |graph| {
+            let (values, side) = append_cell_head(graph, &head_taps, patch);
+            append_top_cells(graph, &values, patch.labels(), side)
+        });
+        scores.push((Part::Patch, score));
+    }
+    match &learnt.masks {
         Some((head, curves)) => {
-            let (score, side) = graph.scoped("patch_head", |graph| append_patch_head(graph, &head_taps, head, curves));
-            scores.push((Part::Patch, score));
+            let side = graph.scoped("mask_head", |graph| {
+                let (values, side) = append_cell_head(graph, &head_taps, head);
+                append_label_maps(graph, &values, curves, side);
+                side
+            });
             graph.output(MAP_OUTPUT, ElementType::Float, &[Dim::Named("batch"), fixed(side), fixed(side)]);
             if with_labels {
                 let labels = fixed(curves.len());
@@ -160,16 +171,11 @@ fn append_image_head(graph: &mut GraphBuilder, taps: &[Tap], head: &ImageHead) -
     graph.node("Add", &[&product, &bias], &[])
 }
 
-/// The patch head's score, `[N]`, and the cells per side of the maps that it makes.
+/// How much more each cell looks like each label than like a normal one, `[N, labels, side, side]`, and the side.
 ///
 /// A linear layer gives the same before a map is enlarged as after it: each tap is weighed at its own size, and the few
 /// units that come out are enlarged and added, from the coarsest tap to the finest.
-fn append_patch_head(
-    graph: &mut GraphBuilder,
-    taps: &[Tap],
-    head: &PatchHead,
-    curves: &[LabelCurve],
-) -> (String, usize) {
+fn append_cell_head(graph: &mut GraphBuilder, taps: &[Tap], head: &CellHead) -> (String, usize) {
     let head = head.against_normal();
     let mut sum: Option<(String, u32)> = None;
     for (place, (tap, weights)) in taps.iter().zip(&head.inner).enumerate().rev() {
@@ -200,9 +206,7 @@ fn append_patch_head(
         let bias = graph.constant_f32("outer_bias", &[bias.len() as i64], bias.clone());
         values = graph.node("Conv", &[&units, &weights, &bias], &[]);
     }
-    let side = side as usize;
-    append_label_maps(graph, &values, curves, side);
-    (append_top_cells(graph, &values, curves.len(), side), side)
+    (values, side as usize)
 }
 
 fn append_matrix(graph: &mut GraphBuilder, matrix: &Array2<f32>) -> String {

@@ -1,7 +1,9 @@
 //! Folds with the same mix of classes in each.
 
-/// Folds for learning from labelled pictures.
-pub(super) const FOLDS: usize = 4;
+/// Folds for learning from labelled pictures. What is held out is judged by parts that saw nearly all there is, as they do
+/// in the end: with four folds of ten defects a kind, held-out defects scored so much lower than new ones that the threshold
+/// came to lie too low. (Tiles, 30 normals and 10 of each defect, five draws, mean F1: 0.850 with four, 0.859 with ten.)
+pub(super) const FOLDS: usize = 10;
 
 /// The fold of each picture: the pictures of each kind are dealt out in random order, so that the folds' shares of a
 /// kind differ by one picture at most.

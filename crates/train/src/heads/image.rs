@@ -2,8 +2,8 @@
 
 use ndarray::{Array2, Axis};
 
+use super::cells::standardise;
 use super::logistic::Binary;
-use super::patch::standardise;
 use super::taps::{TapMap, Taps};
 
 const STRENGTH: f64 = 0.01;

@@ -7,13 +7,13 @@ use linewarden_model::package::Calibration;
 use linewarden_model::{AnomalyMap, LabelMask};
 use ndarray::Array2;
 
+use super::cells::{CellHead, flipped, label_probabilities};
 use super::folds::{FOLDS, stratified};
 use super::gaussian::Gaussian;
 use super::image::{ImageHead, pooled};
+use super::mask_head::{self, MaskCells, Shared};
 use super::masks::{LabelCurve, Truth, calibrate as calibrate_masks, label_maps, mask};
-use super::patch::{
-    Cells, PatchHead, PatchKind, Supply, TOP_CELLS, label_probabilities, mirrored, oddness, picture_score,
-};
+use super::patch::{self, Cells, Supply, TOP_CELLS, oddness, picture_score};
 use super::stack::{Part, PartScores, Stack};
 use super::taps::{Grid, Taps};
 use crate::backbone::Backbone;
@@ -21,7 +21,7 @@ use crate::bank::{BANK_SIZE, Bank, Pool};
 use crate::calibration::{FLOOR, calibrate};
 use crate::dataset::{Class, LabelColor, LabelPicture, Picture, Sample, read_mask};
 use crate::evaluation::{confusion, roc_auc};
-use crate::features::{FeatureExtractor, Features, bank_weights, head_strides};
+use crate::features::{FeatureExtractor, Features, Flip, bank_weights, head_strides};
 use crate::parallel::{in_order, in_order_with};
 use crate::progress::Progress;
 use crate::scoring::{self, smooth};
@@ -38,6 +38,10 @@ pub(super) const MASK_SCALE: usize = 4;
 const TIE: f64 = 0.002;
 /// A candidate that separates the classes by this share of the best one's distance is as good, and taken if it is simpler.
 const AS_GOOD: f64 = 0.98;
+
+/// Other ways round in which pictures teach about cells: normals the first, defects all of them.
+const FLIPS: [Flip; 3] =
+    [Flip { across: true, down: false }, Flip { across: false, down: true }, Flip { across: true, down: true }];
 
 /// What to learn from.
 #[derive(Debug)]
@@ -99,8 +103,10 @@ pub struct Learnt {
     pub calibration: Calibration,
     /// The per-position Gaussian, where it scores pictures.
     pub gaussian: Option<Gaussian>,
-    /// The patch head, where it scores pictures or draws masks, and where each label begins.
-    pub patch: Option<(PatchHead, Vec<LabelCurve>)>,
+    /// The patch head, where it scores pictures.
+    pub patch: Option<CellHead>,
+    /// The mask head, where it draws masks or the map, and where each label begins.
+    pub masks: Option<(CellHead, Vec<LabelCurve>)>,
     /// The image head, where it scores pictures.
     pub image: Option<ImageHead>,
     /// Mean IoU of each label on held-out pictures.
@@ -128,6 +134,7 @@ const RECIPES: [Recipe; 6] = [
 struct Seen {
     patches: Option<Vec<f32>>,
     cells: Cells,
+    mask_cells: MaskCells,
     pooled: Vec<f32>,
     judged: Option<Judged>,
 }
@@ -164,7 +171,8 @@ struct Verdicts {
 enum Task {
     Bank,
     Gaussian,
-    Patch(PatchKind),
+    Patch,
+    Masks,
     Image,
 }
 
@@ -179,7 +187,7 @@ pub fn learn(lessons: &Lessons<'_>, progress: &dyn Progress) -> Result<Learnt, T
     let mut tasks = vec![Task::Bank, Task::Gaussian, Task::Image];
     if material.labels > 0 {
         // The longest first, so that no thread waits for it in the end.
-        tasks.splice(0..0, [Task::Patch(PatchKind::Mlp), Task::Patch(PatchKind::Logistic)]);
+        tasks.splice(0..0, [Task::Masks, Task::Patch]);
     }
     let jobs: Vec<(Task, usize)> = tasks.iter().flat_map(|&task| (0..folds).map(move |fold| (task, fold))).collect();
     progress.stage("comparing candidates on held-out pictures", jobs.len());
@@ -199,13 +207,13 @@ fn task_name(task: Task) -> &'static str {
     match task {
         Task::Bank => "bank",
         Task::Gaussian => "gaussian",
-        Task::Patch(PatchKind::Logistic) => "logistic",
-        Task::Patch(PatchKind::Mlp) => "mlp",
+        Task::Patch => "patch",
+        Task::Masks => "masks",
         Task::Image => "image",
     }
 }
 
-/// Reads every picture, as it is and mirrored, and keeps what the parts learn from.
+/// Reads every picture, as it is and turned over, and keeps what the parts learn from.
 fn look<'a>(lessons: &'a Lessons<'a>, progress: &dyn Progress) -> Result<Material<'a>, TrainError> {
     let samples = &lessons.samples;
     progress.stage("computing features", samples.len());
@@ -216,6 +224,7 @@ fn look<'a>(lessons: &'a Lessons<'a>, progress: &dyn Progress) -> Result<Materia
     let judged = judged_pictures(&is_anomalous, labels, lessons.seed);
     let normals = is_anomalous.iter().filter(|&&odd| !odd).count();
     let supply = Supply::of(2 * samples.len(), 2 * masked, labels);
+    let shared = Shared { views: 2 * samples.len() + 2 * masked, masked: 4 * masked };
     let extractors = (0..lessons.threads.get().min(samples.len()))
         .map(|_| Ok(FeatureExtractor::with_taps(lessons.backbone, &strides)?.framed(lessons.views.framer()?)))
         .collect::<Result<Vec<_>, TrainError>>()?;
@@ -227,6 +236,7 @@ fn look<'a>(lessons: &'a Lessons<'a>, progress: &dyn Progress) -> Result<Materia
                 labels: lessons.labels,
                 learns_masks: labels > 0,
                 supply,
+                shared,
                 patches: Pool::patches_per_picture(normals),
                 is_judged: judged[index],
                 seed: lessons.seed.wrapping_add(index as u64),
@@ -258,6 +268,7 @@ struct Seeing<'a> {
     labels: &'a [LabelColor],
     learns_masks: bool,
     supply: Supply,
+    shared: Shared,
     patches: usize,
     is_judged: bool,
     seed: u64,
@@ -274,26 +285,52 @@ fn see(sample: &Sample, extractor: &mut FeatureExtractor, seeing: &Seeing<'_>) -
         None => None,
     };
     let is_normal = sample.class == Some(Class::Normal);
-    let mut random = fastrand::Rng::with_seed(seeing.seed);
-    let mut cells = Cells::default();
-    // An anomaly without a mask says nothing about its cells.
-    let teaches_cells = seeing.learns_masks && (is_normal || mask.is_some());
-    let labels = seeing.labels.len();
-    if teaches_cells {
-        let (_, taps) = extractor.run_with_taps(&picture, true).map_err(OneError::Features)?;
-        let mask = mask.as_ref().map(mirrored);
-        cells.draw(&taps, &Grid::new(&shapes(&taps)), mask.as_ref(), labels, seeing.supply, &mut random);
-    }
-    let (features, taps) = extractor.run_with_taps(&picture, false).map_err(OneError::Features)?;
+    let (features, taps) = extractor.run_with_taps(&picture, Flip::default()).map_err(OneError::Features)?;
     let grid = Grid::new(&shapes(&taps));
-    if teaches_cells {
-        cells.draw(&taps, &grid, mask.as_ref(), labels, seeing.supply, &mut random);
+    let mut taught = Taught::default();
+    // An anomaly without a mask says nothing about its cells.
+    if seeing.learns_masks && (is_normal || mask.is_some()) {
+        let mut random = fastrand::Rng::with_seed(seeing.seed);
+        taught.draw(&taps, &grid, mask.as_ref(), Flip::default(), seeing, &mut random);
+        // Defects are few, and any way round they are what they are.
+        let flips = if is_normal { &FLIPS[..1] } else { &FLIPS };
+        for &flip in flips {
+            let (_, taps) = extractor.run_with_taps(&picture, flip).map_err(OneError::Features)?;
+            let mask = mask.as_ref().map(|mask| flipped(mask, flip));
+            taught.draw(&taps, &grid, mask.as_ref(), flip, seeing, &mut random);
+        }
     }
     let patches = is_normal.then(|| Pool::draw(&features, seeing.patches, seeing.seed));
     let truth = mask.as_ref().map(|mask: &LabelPicture| Truth::of(mask, grid.side * MASK_SCALE));
     let pooled = pooled(&taps);
     let judged = seeing.is_judged.then_some(Judged { features, taps, truth });
-    Ok(Seen { patches, cells, pooled, judged })
+    Ok(Seen { patches, cells: taught.cells, mask_cells: taught.mask_cells, pooled, judged })
+}
+
+/// What one picture teaches about cells.
+#[derive(Default)]
+struct Taught {
+    cells: Cells,
+    mask_cells: MaskCells,
+}
+
+impl Taught {
+    /// The patch head sees pictures mirrored, but not upside down: it tells better what is normal that way.
+    fn draw(
+        &mut self,
+        taps: &Taps,
+        grid: &Grid,
+        mask: Option<&LabelPicture>,
+        flip: Flip,
+        seeing: &Seeing<'_>,
+        random: &mut fastrand::Rng,
+    ) {
+        let labels = seeing.labels.len();
+        if !flip.down {
+            self.cells.draw(taps, grid, mask, labels, seeing.supply, random);
+        }
+        self.mask_cells.draw(taps, grid, mask, labels, seeing.shared, random);
+    }
 }
 
 /// Channels and cells per side of each map.
@@ -360,12 +397,17 @@ impl Material<'_> {
                     verdicts.scores.push((index, logarithm(scoring::picture_score(&map))));
                 }
             }
-            Task::Patch(kind) => {
-                let head = self.patch(&rest, kind);
+            Task::Patch => {
+                let head = self.patch(&rest);
                 for (index, judged, _) in judged {
                     let values = head.values(&judged.taps);
                     verdicts.scores.push((index, picture_score(&oddness(&values), TOP_CELLS)));
-                    verdicts.probabilities.push((index, label_probabilities(&values)));
+                }
+            }
+            Task::Masks => {
+                let head = self.masks(&rest);
+                for (index, judged, _) in judged {
+                    verdicts.probabilities.push((index, label_probabilities(&head.values(&judged.taps))));
                 }
             }
             Task::Image => {
@@ -389,9 +431,14 @@ impl Material<'_> {
         Gaussian::fit(&pictures.iter().filter_map(normal).collect::<Vec<_>>(), self.lessons.seed)
     }
 
-    fn patch(&self, pictures: &[usize], kind: PatchKind) -> PatchHead {
+    fn patch(&self, pictures: &[usize]) -> CellHead {
         let cells = pictures.iter().map(|&index| &self.seen[index].cells);
-        PatchHead::fit(cells, &self.shapes, self.labels, kind, self.lessons.seed)
+        patch::fit(cells, &self.shapes, self.labels, self.lessons.seed)
+    }
+
+    fn masks(&self, pictures: &[usize]) -> CellHead {
+        let cells = pictures.iter().map(|&index| &self.seen[index].mask_cells);
+        mask_head::fit(cells, &self.shapes, self.labels, self.lessons.seed)
     }
 
     fn image(&self, pictures: &[usize]) -> ImageHead {
@@ -413,12 +460,11 @@ struct HeldOut {
     is_anomalous: Vec<bool>,
     scores: Vec<PartScores>,
     bank_maps: Vec<Vec<f32>>,
-    patch: Option<HeldOutPatch>,
+    masks: Option<HeldOutMasks>,
 }
 
-/// What the better patch head said.
-struct HeldOutPatch {
-    kind: PatchKind,
+/// What the mask head drew.
+struct HeldOutMasks {
     probabilities: Vec<Array2<f32>>,
     curves: Vec<LabelCurve>,
     ious: Vec<f64>,
@@ -434,31 +480,17 @@ impl HeldOut {
         let mut held_out = Self {
             scores: vec![[0.0; Part::ALL.len()]; pictures.len()],
             bank_maps: vec![Vec::new(); pictures.len()],
-            patch: None,
+            masks: None,
             is_anomalous,
             pictures,
         };
-        let mut heads: Vec<(PatchKind, Vec<f32>, Vec<Array2<f32>>)> = Vec::new();
+        let mut probabilities = vec![Array2::default((0, 0)); held_out.pictures.len()];
         for (&(task, _), verdicts) in jobs.iter().zip(verdicts) {
             let part = match task {
                 Task::Bank => Part::Bank,
                 Task::Gaussian => Part::Gaussian,
                 Task::Image => Part::Image,
-                Task::Patch(kind) => {
-                    if heads.last().is_none_or(|(own, ..)| *own != kind) {
-                        let count = held_out.pictures.len();
-                        heads.push((kind, vec![0.0; count], vec![Array2::default((0, 0)); count]));
-                    }
-                    if let Some((_, scores, probabilities)) = heads.last_mut() {
-                        for (index, score) in verdicts.scores {
-                            scores[place[index]] = score;
-                        }
-                        for (index, map) in verdicts.probabilities {
-                            probabilities[place[index]] = map;
-                        }
-                    }
-                    continue;
-                }
+                Task::Patch | Task::Masks => Part::Patch,
             };
             for (index, score) in verdicts.scores {
                 held_out.scores[place[index]][part as usize] = score;
@@ -466,34 +498,25 @@ impl HeldOut {
             for (index, map) in verdicts.maps {
                 held_out.bank_maps[place[index]] = map;
             }
+            for (index, map) in verdicts.probabilities {
+                probabilities[place[index]] = map;
+            }
         }
-        held_out.choose_head(material, heads);
+        if material.labels > 0 {
+            held_out.masks = Some(held_out.begin_labels(material, probabilities));
+        }
         held_out
     }
 
-    /// The patch head with the better masks.
-    fn choose_head(&mut self, material: &Material<'_>, heads: Vec<(PatchKind, Vec<f32>, Vec<Array2<f32>>)>) {
-        let mut best: Option<(f64, Vec<f32>, HeldOutPatch)> = None;
-        for (kind, scores, probabilities) in heads {
-            let judged: Vec<(&Array2<f32>, &Truth)> = self
-                .pictures
-                .iter()
-                .zip(&probabilities)
-                .filter_map(|(&index, map)| Some((map, material.seen[index].judged.as_ref()?.truth.as_ref()?)))
-                .collect();
-            let (curves, ious): (Vec<LabelCurve>, Vec<f64>) =
-                calibrate_masks(&judged, material.labels).into_iter().unzip();
-            let mean = ious.iter().sum::<f64>() / ious.len().max(1) as f64;
-            tracing::debug!(?kind, mean, auc = ?roc_auc(&scores.iter().map(|&s| f64::from(s)).collect::<Vec<_>>(), &self.is_anomalous), ?curves, "patch head");
-            if best.as_ref().is_none_or(|(most, ..)| mean > *most) {
-                best = Some((mean, scores, HeldOutPatch { kind, probabilities, curves, ious }));
-            }
-        }
-        let Some((_, scores, patch)) = best else { return };
-        for (target, score) in self.scores.iter_mut().zip(scores) {
-            target[Part::Patch as usize] = score;
-        }
-        self.patch = Some(patch);
+    /// Where each label begins, so that the masks are as right as can be.
+    fn begin_labels(&self, material: &Material<'_>, probabilities: Vec<Array2<f32>>) -> HeldOutMasks {
+        let truth = |index: usize| material.seen[index].judged.as_ref()?.truth.as_ref();
+        let pairs = self.pictures.iter().zip(&probabilities);
+        let judged: Vec<(&Array2<f32>, &Truth)> =
+            pairs.filter_map(|(&index, map)| Some((map, truth(index)?))).collect();
+        let (curves, ious): (Vec<LabelCurve>, Vec<f64>) = calibrate_masks(&judged, material.labels).into_iter().unzip();
+        tracing::debug!(?ious, ?curves, "mask head");
+        HeldOutMasks { probabilities, curves, ious }
     }
 
     fn conclude(
@@ -510,24 +533,25 @@ impl HeldOut {
         let stack =
             Stack::fit(recipe.parts, &self.scores, &self.is_anomalous).calibrated(&self.scores, &self.is_anomalous);
 
-        let draws_masks = self.patch.is_some() && (material.lessons.with_masks || stack.has(Part::Patch));
+        let draws_masks = self.masks.is_some() && (material.lessons.with_masks || stack.has(Part::Patch));
         let needs_bank = stack.has(Part::Bank) || !draws_masks;
         let everything: Vec<usize> = (0..material.seen.len()).collect();
         progress.stage("fitting the best candidate to all pictures", 1);
         let normals = || self.is_anomalous.iter().enumerate().filter(|(_, odd)| !**odd).map(|(at, _)| at);
         let bank_scores: Vec<f64> = normals().map(|at| f64::from(self.scores[at][Part::Bank as usize]).exp()).collect();
         let calibration = calibrate(&bank_scores, normals().map(|at| self.bank_maps[at].as_slice()));
-        let patch = self.patch.as_ref().filter(|_| draws_masks);
-        let held_out = (0..self.pictures.len()).map(|at| self.found(at, &stack, patch)).collect();
+        let masks = self.masks.as_ref().filter(|_| draws_masks);
+        let held_out = (0..self.pictures.len()).map(|at| self.found(at, &stack, masks)).collect();
         let learnt = Learnt {
             algorithm: recipe.name,
             candidates,
             bank: needs_bank.then(|| material.bank(&everything)),
             calibration,
             gaussian: stack.has(Part::Gaussian).then(|| material.gaussian(&everything)),
-            patch: patch.map(|patch| (material.patch(&everything, patch.kind), patch.curves.clone())),
+            patch: stack.has(Part::Patch).then(|| material.patch(&everything)),
+            masks: masks.map(|masks| (material.masks(&everything), masks.curves.clone())),
             image: stack.has(Part::Image).then(|| material.image(&everything)),
-            label_ious: patch.map_or_else(Vec::new, |patch| patch.ious.clone()),
+            label_ious: masks.map_or_else(Vec::new, |masks| masks.ious.clone()),
             stack,
             held_out,
         };
@@ -538,7 +562,7 @@ impl HeldOut {
     fn is_possible(&self, recipe: &Recipe) -> bool {
         let needs_patch = recipe.parts.contains(&Part::Patch);
         let is_stack = recipe.parts.len() > 1;
-        self.patch.is_some() == needs_patch || (!is_stack && !needs_patch)
+        self.masks.is_some() == needs_patch || (!is_stack && !needs_patch)
     }
 
     /// Every fold is scored by weights that were fitted to the others.
@@ -564,9 +588,9 @@ impl HeldOut {
         }
     }
 
-    fn found(&self, at: usize, stack: &Stack, patch: Option<&HeldOutPatch>) -> Found {
+    fn found(&self, at: usize, stack: &Stack, masks: Option<&HeldOutMasks>) -> Found {
         let score = stack.score(&self.scores[at]);
-        let maps = patch.map(|patch| label_maps(&patch.probabilities[at], &patch.curves));
+        let maps = masks.map(|masks| label_maps(&masks.probabilities[at], &masks.curves));
         Found {
             sample: self.pictures[at],
             score,

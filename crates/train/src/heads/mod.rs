@@ -4,22 +4,24 @@
 //! [`learn`] does it all. What scores a picture is a [`Part`]; a [`Stack`] weighs one or several of them. Nothing here
 //! knows of ONNX or of packages: the exporter writes the same arithmetic.
 
+pub(crate) mod cells;
 mod folds;
 pub(crate) mod gaussian;
 pub(crate) mod image;
 mod lbfgs;
 mod learn;
 mod logistic;
+mod mask_head;
 mod masks;
 mod mlp;
 pub(crate) mod patch;
 mod stack;
 mod taps;
 
+pub use cells::CellHead;
 pub use gaussian::Gaussian;
 pub use image::ImageHead;
 pub use learn::{Candidate, Found, Learnt, Lessons, learn};
 pub use masks::LabelCurve;
-pub use patch::{PatchHead, PatchKind};
 pub use stack::{Part, Stack};
 pub use taps::{TapMap, Taps};
