@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use linewarden_model::package::Package;
 use serde_json::Value;
 
 use crate::clock::median;
@@ -30,30 +31,38 @@ impl Node {
 }
 
 pub(crate) fn measure(parts: &Parts, report: &mut Report) -> Result<()> {
-    let mut nodes = profile(parts)?;
+    let mut nodes = profile(&parts.package)?;
     nodes.sort_by(|a, b| b.milliseconds.total_cmp(&a.milliseconds));
-    let mut by_part: BTreeMap<&str, f64> = BTreeMap::new();
-    for node in &nodes {
-        *by_part.entry(node.part()).or_default() += node.milliseconds;
-    }
     report.chapter("Where the network's time goes (profiled, which costs a little itself)");
-    for (part, milliseconds) in by_part {
+    for (part, milliseconds) in by_part(&nodes) {
         report.figure(&format!("graph_{}", part.replace(' ', "_")), &format!("all of `{part}`"), milliseconds, "ms");
     }
     for node in nodes.iter().filter(|node| node.part() != "backbone").take(NAMED) {
         report.figure(&format!("node_{}", node.name), &format!("node `{}`", node.name), node.milliseconds, "ms");
     }
+    for (part, milliseconds) in by_part(&profile(&parts.hybrid)?) {
+        let key = format!("hybrid_graph_{}", part.replace(' ', "_"));
+        report.figure(&key, &format!("hybrid, all of `{part}`"), milliseconds, "ms");
+    }
     Ok(())
 }
 
-fn profile(parts: &Parts) -> Result<Vec<Node>> {
+fn by_part(nodes: &[Node]) -> BTreeMap<&str, f64> {
+    let mut by_part = BTreeMap::new();
+    for node in nodes {
+        *by_part.entry(node.part()).or_default() += node.milliseconds;
+    }
+    by_part
+}
+
+fn profile(package: &Package) -> Result<Vec<Node>> {
     let folder = tempfile::tempdir()?;
-    let builder = builder(&parts.package, 1)?
+    let builder = builder(package, 1)?
         .with_profiling(folder.path().join("profile"))
         .map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut builder = builder;
-    let mut session = builder.commit_from_memory(parts.package.onnx()).context("ONNX Runtime refuses the model")?;
-    let size = parts.package.info().input_size;
+    let mut session = builder.commit_from_memory(package.onnx()).context("ONNX Runtime refuses the model")?;
+    let size = package.info().input_size;
     let grey = vec![128; size.width_px as usize * size.height_px as usize * 3];
     run_model(&mut session, &grey, RUNS)?;
     let file = session.end_profiling()?;

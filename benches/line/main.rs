@@ -1,6 +1,6 @@
 //! `make bench`: what a line costs on this machine, from synthetic parts alone.
 //!
-//! Trains a model on thirty rendered parts, then measures the bare network, the element around it, the way of a decision
+//! Trains models on thirty rendered parts, without and with defects, then measures the bare network, the element around it, the way of a decision
 //! to the broker, and the memory of a running daemon. Figures that the project promises stand beside what is required of
 //! them; none of them fails the run, because the machine that runs it may be busy.
 //!
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     gst::init().context("cannot start GStreamer: run `make setup`")?;
     gstlinewarden::plugin_register_static()?;
 
-    say("training on 30 rendered parts of 1280x720")?;
+    say("training on 30 rendered parts of 1280x720, and on 20 with defects")?;
     let parts = Parts::prepare()?;
     let mut report = Report::new(machine);
     report.chapter("Training");

@@ -1,4 +1,4 @@
-//! A model trained on rendered parts, and frames of further parts to score.
+//! Models trained on rendered parts, how well they tell further parts apart, and frames to score.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,19 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use linewarden_model::ModelType;
-use linewarden_model::package::Package;
-use linewarden_synthetic::{BeltSpec, Part, normals, render_part};
-use linewarden_train::backbone::BackboneSource;
-use linewarden_train::dataset::Dataset;
-use linewarden_train::job::{TrainRequest, train};
-use linewarden_train::package::write;
+use linewarden_model::package::{DatasetInfo, Package, Size};
+use linewarden_model::{Label, ModelType};
+use linewarden_synthetic::{BeltSpec, Defect, Part, normals, render_part, render_part_with_defect};
+use linewarden_train::backbone::{Backbone, BackboneSource};
+use linewarden_train::dataset::{Dataset, Sample};
+use linewarden_train::evaluation::Evaluation;
+use linewarden_train::export::{learnt_model, strides};
+use linewarden_train::features::INPUT_SIZE_PX;
+use linewarden_train::heads::{Lessons, learn};
+use linewarden_train::job::{TrainRequest, evaluate_package, train};
+use linewarden_train::package::{Description, build, write};
 use linewarden_train::progress::Silent;
-use linewarden_train::views::FramingRequest;
+use linewarden_train::views::{FramingRequest, Views};
 use tempfile::TempDir;
 
 pub(crate) const WIDTH: u32 = 1280;
@@ -24,12 +28,24 @@ const TRAINED_ON: usize = 30;
 /// Enough that a frame is no longer in the processor's nearest cache when its turn comes again.
 const FRAMES: u64 = 4;
 const SEED: u64 = 1;
+/// Parts of each defect that the hybrid learns from, beside the normal ones.
+const EACH_DEFECT: usize = 5;
+/// Parts that accuracy is measured on, half of them with a defect.
+const TESTED_ON: u64 = 60;
+/// They are none of those that are timed or learnt from.
+const FIRST_TEST_PART: u64 = 1000;
+const FIRST_LEARNT_DEFECT: u64 = 2000;
 
 /// Everything that is measured on.
 pub(crate) struct Parts {
     folder: TempDir,
     pub(crate) package: Package,
     pub(crate) training_seconds: f64,
+    /// Of the model from normals alone.
+    pub(crate) evaluation: Evaluation,
+    /// Everything at once: bank, patch head and image head, with masks.
+    pub(crate) hybrid: Package,
+    pub(crate) hybrid_evaluation: Evaluation,
     frames: Vec<Part>,
 }
 
@@ -43,9 +59,13 @@ impl Parts {
         let package = trained(&folder.path().join("training"))?;
         let training_seconds = start.elapsed().as_secs_f64();
         write(&package, &folder.path().join("model"), |_| Ok(()))?;
+        let test = test_set(&belt, &folder.path().join("test"))?;
+        let evaluation = evaluate_package(&package, &test, false, &Silent)?;
+        let hybrid = hybrid(&belt, &folder.path().join("training"))?;
+        let hybrid_evaluation = evaluate_package(&hybrid, &test, false, &Silent)?;
         let frames: Vec<Part> = (0..FRAMES).map(|number| render_part(&belt, number)).collect();
         save(frames.iter().cloned(), &folder.path().join("pictures"))?;
-        Ok(Self { folder, package, training_seconds, frames })
+        Ok(Self { folder, package, training_seconds, evaluation, hybrid, hybrid_evaluation, frames })
     }
 
     /// Folder of the model package.
@@ -106,4 +126,67 @@ fn trained(folder: &Path) -> Result<Package> {
         time: Timestamp::UNIX_EPOCH,
     };
     Ok(train(&request, &Silent)?.package)
+}
+
+/// Further parts, of which the truth is known.
+fn test_set(belt: &BeltSpec, folder: &Path) -> Result<Dataset> {
+    let rendered = (FIRST_TEST_PART..).take(TESTED_ON as usize).map(|number| render_part(belt, number));
+    for part in rendered {
+        let class = if part.defect.is_some() { "anomaly" } else { "normal" };
+        save(std::iter::once(part), &folder.join(class))?;
+    }
+    Ok(Dataset::load(folder)?)
+}
+
+/// The stack of all candidates with masks, whatever candidate is the best here: its cost is to be known.
+fn hybrid(belt: &BeltSpec, folder: &Path) -> Result<Package> {
+    let (anomalies, masks) = (folder.join("anomaly"), folder.join("masks"));
+    std::fs::create_dir_all(&masks)?;
+    let kinds = Defect::ALL.into_iter().cycle().take(Defect::ALL.len() * EACH_DEFECT);
+    for (number, defect) in (FIRST_LEARNT_DEFECT..).zip(kinds) {
+        let part = render_part_with_defect(belt, number, defect);
+        let mask = masks.join(format!("{number}.png"));
+        image::save_buffer(mask, &part.mask, part.width_px, part.height_px, image::ColorType::L8)?;
+        save(std::iter::once(part), &anomalies)?;
+    }
+    let dataset = Dataset::load(folder)?;
+    let samples: Vec<&Sample> = dataset.normals().chain(dataset.anomalies()).collect();
+    let backbone = Backbone::load(&BackboneSource::Bundled)?;
+    let image_size = Size { width_px: WIDTH, height_px: HEIGHT };
+    let views = Views::whole(image_size, Size { width_px: INPUT_SIZE_PX, height_px: INPUT_SIZE_PX });
+    let lessons = Lessons {
+        samples: samples.clone(),
+        labels: &dataset.labels,
+        with_masks: true,
+        backbone: &backbone,
+        views: &views,
+        seed: SEED,
+        threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        wanted: Some("stack"),
+    };
+    let learnt = learn(&lessons, &Silent)?;
+    let labels =
+        dataset.labels.iter().map(|label| Label { name: label.name.clone(), hex_color: label.hex_color.clone() });
+    let description = Description {
+        project: "bench".to_owned(),
+        version: "1".to_owned(),
+        model_type: ModelType::Segmentation,
+        labels: labels.collect(),
+        image_size,
+        framing: views.framing().clone(),
+        framing_files: views.files().clone(),
+        dataset: DatasetInfo {
+            name: dataset.name.clone(),
+            sha256: dataset.sha256()?,
+            normal: dataset.normals().count(),
+            anomaly: dataset.anomalies().count(),
+        },
+        seed: SEED,
+        time: Timestamp::UNIX_EPOCH.to_string(),
+        algorithm: learnt.algorithm.to_owned(),
+        candidates: Vec::new(),
+        calibration: learnt.calibration,
+        strides: strides(&backbone, &learnt),
+    };
+    Ok(build(learnt_model(&backbone, &learnt, true, None)?, &backbone, description, &[&samples[0].path])?)
 }

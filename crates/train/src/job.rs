@@ -267,6 +267,7 @@ fn from_labels<'a>(
         views,
         seed: request.seed,
         threads: request.threads,
+        wanted: None,
     };
     let mut learnt = learn(&lessons, progress)?;
     if !views.framing().is_whole() {

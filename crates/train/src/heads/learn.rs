@@ -60,6 +60,8 @@ pub struct Lessons<'a> {
     pub seed: u64,
     /// Threads.
     pub threads: NonZeroUsize,
+    /// The candidate to take, by name, where it is among those that can be had; else the best.
+    pub wanted: Option<&'a str>,
 }
 
 /// What was tried, and how good it was on held-out pictures.
@@ -529,7 +531,8 @@ impl HeldOut {
         let candidates: Vec<Candidate> = recipes.iter().map(|recipe| self.judge(recipe, fold_of)).collect();
         let anomalies = self.is_anomalous.iter().filter(|&&odd| odd).count();
         let rarer = anomalies.min(self.is_anomalous.len() - anomalies);
-        let recipe = recipes[best_of(&candidates, rarer)];
+        let wanted = |recipe: &&&Recipe| material.lessons.wanted == Some(recipe.name);
+        let recipe = recipes.iter().find(wanted).unwrap_or(&recipes[best_of(&candidates, rarer)]);
         let stack =
             Stack::fit(recipe.parts, &self.scores, &self.is_anomalous).calibrated(&self.scores, &self.is_anomalous);
 
