@@ -5,6 +5,7 @@ mod demo;
 mod detect;
 mod evaluate;
 mod framing;
+mod optimize;
 mod progress;
 mod run;
 mod threshold;
@@ -42,6 +43,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Show or change the threshold of a model
     Threshold(threshold::ThresholdCommand),
+    /// Make a model faster on this machine, if its scores allow it
+    Optimize(optimize::OptimizeArgs),
     /// Score pictures
     Detect(detect::DetectArgs),
     /// Check or convert labelled pictures
@@ -58,6 +61,7 @@ impl Command {
             Self::Train(args) => train::run(&args),
             Self::Evaluate(args) => evaluate::run(&args),
             Self::Threshold(args) => threshold::run(&args),
+            Self::Optimize(args) => optimize::run(&args),
             Self::Detect(args) => detect::run(&args),
             Self::Dataset(args) => dataset::run(&args),
             Self::Demo(args) => demo::run(&args),

@@ -226,6 +226,13 @@ impl Package {
         Self { framing_files, ..self }
     }
 
+    /// The same with another graph, and the golden scores that come with it.
+    #[must_use]
+    pub fn with_graph(&self, onnx: Vec<u8>, golden: Vec<(Golden, Vec<u8>)>) -> Self {
+        let info = ModelInfo { onnx_sha256: sha256_hex(&onnx), ..self.info.clone() };
+        Self { path: self.path.clone(), info, onnx, golden, framing_files: self.framing_files.clone() }
+    }
+
     /// Says what training measured.
     pub fn set_metrics(&mut self, metrics: serde_json::Map<String, serde_json::Value>) {
         self.info.metrics = metrics;

@@ -20,6 +20,7 @@ pub mod onnx;
 pub mod package;
 mod parallel;
 mod pickle;
+pub mod precision;
 pub mod progress;
 pub mod report;
 mod scaling;
