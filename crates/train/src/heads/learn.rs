@@ -451,7 +451,7 @@ impl Material<'_> {
 }
 
 /// A distance as parts are weighed by.
-fn logarithm(distance: f32) -> f32 {
+pub(super) fn logarithm(distance: f32) -> f32 {
     (f64::from(distance) + FLOOR).ln() as f32
 }
 

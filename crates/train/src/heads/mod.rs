@@ -4,6 +4,8 @@
 //! [`learn`] does it all. What scores a picture is a [`Part`]; a [`Stack`] weighs one or several of them. Nothing here
 //! knows of ONNX or of packages: the exporter writes the same arithmetic.
 
+#[cfg(test)]
+mod agreement;
 pub(crate) mod cells;
 mod folds;
 pub(crate) mod gaussian;
