@@ -183,6 +183,7 @@ fn hybrid(belt: &BeltSpec, folder: &Path) -> Result<Package> {
         },
         seed: SEED,
         time: Timestamp::UNIX_EPOCH.to_string(),
+        extended_from: None,
         algorithm: learnt.algorithm.to_owned(),
         candidates: Vec::new(),
         calibration: learnt.calibration,

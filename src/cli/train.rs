@@ -8,9 +8,11 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use jiff::Timestamp;
+use linewarden_model::package::Package;
 use linewarden_model::{ModelInfo, ModelType};
 use linewarden_train::backbone::BackboneSource;
 use linewarden_train::evaluation::{write_evaluation_manifest, write_evaluation_result};
+use linewarden_train::extend::{Extended, Moved, Spread, extend};
 use linewarden_train::job::{TrainRequest, Trained, identity, train};
 use linewarden_train::package::{check_free, write};
 use linewarden_train::report::{Report, write_report};
@@ -19,7 +21,7 @@ use serde_json::json;
 use super::framing::FramingArgs;
 use super::progress::Shown;
 use super::threshold::{ThresholdArgs, sentences};
-use super::{CallError, PlacesArgs, load_dataset_from, must_exist};
+use super::{CallError, PlacesArgs, load_dataset_from, model_must_exist, must_exist};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +33,9 @@ Examples:
       chooses the threshold from good parts alone, and says how far they can vouch for it
   linewarden train --dataset parts/ --cost-miss 200 --cost-reject 4 --defect-rate 1% --out models/cap
   linewarden train --dataset boards/ --tiles auto --ignore-mask serial-number.png --out models/board
-      large pictures with small defects; what is not black in the mask does not count";
+      large pictures with small defects; what is not black in the mask does not count
+  linewarden train --extend models/cap --dataset more-parts/ --out models/cap-2
+      adds more-parts/normal/*.jpg to what models/cap knows as normal, and says how scores moved";
 
 /// A model package from pictures of good parts, and of bad ones where there are at least four.
 #[derive(Debug, clap::Args)]
@@ -40,6 +44,14 @@ pub(super) struct TrainArgs {
     /// Training pictures: a folder with `normal/` (and `anomaly/`, `masks/`), or a Ground Truth manifest
     #[arg(long, value_name = "DIR|FILE.manifest")]
     dataset: PathBuf,
+    /// Add the data set's normal pictures to what this model knows, without the pictures that it was trained on. The model
+    /// itself stays as it is, and says how pictures are cut
+    #[arg(
+        long,
+        value_name = "MODEL_DIR",
+        conflicts_with_all = ["model_type", "roi", "ignore_mask", "tiles", "tile_overlap", "register"]
+    )]
+    extend: Option<PathBuf>,
     /// Pictures to evaluate on, as a folder or a manifest; without it held-out normals and the set's own anomalies
     #[arg(long, value_name = "DIR|FILE.manifest")]
     test: Option<PathBuf>,
@@ -62,12 +74,12 @@ pub(super) struct TrainArgs {
     /// Threads; 0 for one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Project that results name; the name of the package's folder unless given
+    /// Project that results name; the name of the package's folder, or that of the extended model, unless given
     #[arg(long)]
     project: Option<String>,
-    /// Version that results name
-    #[arg(long, default_value = "1")]
-    model_version: String,
+    /// Version that results name; 1, or one more than that of the extended model, unless given
+    #[arg(long)]
+    model_version: Option<String>,
     /// Print one JSON document on standard output
     #[arg(long)]
     json: bool,
@@ -89,10 +101,7 @@ enum TypeChoice {
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     check_free(&args.out).map_err(|error| CallError(error.to_string()))?;
-    let request = request(args)?;
-    let shown = Shown::new();
-    let trained = train(&request, &shown)?;
-    drop(shown);
+    let Taught { request, trained, moved } = teach(args)?;
     let info = trained.package.info();
     let identity = identity(info, request.time);
     let (costs, dataset) = (args.threshold.costs(), request.test.as_ref().unwrap_or(&request.dataset));
@@ -109,14 +118,43 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     write(&trained.package, &args.out, |folder| {
         write_evaluation_result(&folder.join("EvaluationResult.json"), &trained.evaluation, &identity)?;
         write_evaluation_manifest(&folder.join("EvaluationManifest.jsonl"), &trained.evaluation, &identity)?;
-        write_report(&folder.join("report.html"), &report)
+        write_report(&folder.join("report.html"), &report)?;
+        trained.memory.as_ref().map_or(Ok(()), |memory| memory.write(folder, &info.onnx_sha256))
     })?;
     let seconds = start.elapsed().as_secs_f64();
-    let text = if args.json { document(&trained, &args.out, seconds)? } else { summary(&trained, &args.out, seconds) };
+    let text = if args.json {
+        document(&trained, moved.as_ref(), &args.out, seconds)?
+    } else {
+        summary(&trained, moved.as_ref(), &args.out, seconds)
+    };
     io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
-fn request(args: &TrainArgs) -> anyhow::Result<TrainRequest> {
+/// A model with what it was made from.
+struct Taught {
+    request: TrainRequest,
+    trained: Trained,
+    moved: Option<Moved>,
+}
+
+fn teach(args: &TrainArgs) -> anyhow::Result<Taught> {
+    let Some(model) = &args.extend else {
+        let request = request(args, None)?;
+        let trained = train(&request, &Shown::new())?;
+        return Ok(Taught { request, trained, moved: None });
+    };
+    model_must_exist(model)?;
+    let is_same = |(a, b): (PathBuf, PathBuf)| a == b;
+    if model.canonicalize().ok().zip(args.out.canonicalize().ok()).is_some_and(is_same) {
+        return Err(CallError("`--out` must be another folder than `--extend`".to_owned()).into());
+    }
+    let package = Package::read(model)?;
+    let mut request = request(args, Some(package.info()))?;
+    let Extended { trained, moved } = extend(&mut request, model, &Shown::new())?;
+    Ok(Taught { request, trained, moved: Some(moved) })
+}
+
+fn request(args: &TrainArgs, before: Option<&ModelInfo>) -> anyhow::Result<TrainRequest> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     if let Some(path) = &args.backbone {
         must_exist("backbone", path)?;
@@ -136,11 +174,23 @@ fn request(args: &TrainArgs) -> anyhow::Result<TrainRequest> {
         seed: args.seed,
         backbone: args.backbone.clone().map_or(BackboneSource::Bundled, BackboneSource::File),
         threads: NonZeroUsize::new(args.threads).unwrap_or(cores),
-        project: args.project.clone().or(folder_name).unwrap_or_else(|| "linewarden".to_owned()),
-        version: args.model_version.clone(),
+        project: args
+            .project
+            .clone()
+            .or_else(|| before.map(|before| before.project.clone()))
+            .or(folder_name)
+            .unwrap_or_else(|| "linewarden".to_owned()),
+        version: args.model_version.clone().map_or_else(|| next_version(before), Ok)?,
         framing: args.framing.request(),
         time: build_time()?,
     })
+}
+
+fn next_version(before: Option<&ModelInfo>) -> Result<String, CallError> {
+    let Some(ModelInfo { version, .. }) = before else { return Ok("1".to_owned()) };
+    let next = version.parse::<u64>().ok().and_then(|number| number.checked_add(1));
+    let unknown = || CallError(format!("version `{version}` has no next one: name it with `--model-version`"));
+    Ok(next.ok_or_else(unknown)?.to_string())
 }
 
 /// Now, or the moment that `SOURCE_DATE_EPOCH` names, which makes whole packages reproducible.
@@ -152,7 +202,7 @@ fn build_time() -> anyhow::Result<Timestamp> {
     Ok(timestamp.ok_or_else(wrong)?)
 }
 
-fn document(trained: &Trained, out: &Path, seconds: f64) -> anyhow::Result<String> {
+fn document(trained: &Trained, moved: Option<&Moved>, out: &Path, seconds: f64) -> anyhow::Result<String> {
     let info = trained.package.info();
     let document = json!({
         "model": out,
@@ -169,6 +219,8 @@ fn document(trained: &Trained, out: &Path, seconds: f64) -> anyhow::Result<Strin
         "held_out_false_rejects": trained.held_out_false_rejects,
         "onnx_sha256": info.onnx_sha256,
         "evaluation": trained.evaluation,
+        "extended_from": info.extended_from,
+        "moved": moved,
         "advice": trained.advice,
         "seconds": seconds,
     });
@@ -191,7 +243,37 @@ fn candidates(info: &ModelInfo) -> String {
     text
 }
 
-fn summary(trained: &Trained, out: &Path, seconds: f64) -> String {
+/// How scores moved from the extended model to the new one.
+fn movement(moved: &Moved) -> String {
+    let Moved { old_pictures, new_pictures, known_pictures, .. } = moved;
+    let mut text = format!("To {old_pictures} normal pictures {new_pictures} were added");
+    text += &if *known_pictures > 0 { format!("; {known_pictures} were known already.\n") } else { ".\n".to_owned() };
+    let mut line = |who: &str, spread: &Spread| {
+        let Spread { pictures, median, highest, rejected } = spread;
+        text +=
+            &format!("  {who:26} {pictures:4} scored: median {median:.3}, worst {highest:.3}, {rejected} rejected\n");
+    };
+    line("new pictures, before:", &moved.new_before);
+    line("new pictures, now:", &moved.new_after);
+    if let (Some(before), Some(after)) = (&moved.old_before, &moved.old_after) {
+        line("old pictures, before:", before);
+        line("old pictures, now:", after);
+    }
+    text += &format!("  the distance that becomes 0.5: {:.3} before, {:.3} now\n", moved.tau_before, moved.tau_after);
+    if let Some([before, after]) = &moved.test {
+        let auc = |auc: Option<f64>| auc.map_or("-".to_owned(), |auc| format!("{auc:.3}"));
+        text += &format!(
+            "  test pictures: ROC AUC {} before, {} now; F1 {:.3} before, {:.3} now\n",
+            auc(before.roc_auc),
+            auc(after.roc_auc),
+            before.f1,
+            after.f1
+        );
+    }
+    text
+}
+
+fn summary(trained: &Trained, moved: Option<&Moved>, out: &Path, seconds: f64) -> String {
     let info = trained.package.info();
     let share = trained.held_out_false_rejects * 100.0;
     let anomalies = match info.candidates.as_slice() {
@@ -215,6 +297,7 @@ fn summary(trained: &Trained, out: &Path, seconds: f64) -> String {
             trained.evaluation.images, image.precision, image.recall, image.f1
         );
     }
+    text += &moved.map(movement).unwrap_or_default();
     text += &sentences(trained.threshold_choice.as_ref());
     for advice in &trained.advice {
         text += &format!("Advice: {advice}.\n");

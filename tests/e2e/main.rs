@@ -8,6 +8,7 @@
 mod accuracy;
 mod bad_input;
 mod documents;
+mod extend;
 mod packages;
 mod regions;
 mod reproducible;

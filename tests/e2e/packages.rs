@@ -157,6 +157,12 @@ fn altered_packages_are_refused_by_name() {
     fs::write(&golden_path, list.to_string()).unwrap();
     done(&detect);
 
+    list[0]["file"] = "../model.json".into();
+    fs::write(&golden_path, list.to_string()).unwrap();
+    assert_says(&failed(1, &detect), &["golden.json", "`../model.json` is no name"]);
+    list[0]["file"] = "0.png".into();
+    fs::write(&golden_path, list.to_string()).unwrap();
+
     fs::remove_file(copy.join("golden/1.png")).unwrap();
     assert_says(&failed(1, &detect), &[text(&copy), "golden/1.png"]);
     fs::remove_file(copy.join("model.json")).unwrap();

@@ -52,7 +52,9 @@ fn the_same_seed_gives_the_same_package_with_any_number_of_threads() {
             "golden/golden.json",
             "model.json",
             "model.onnx",
-            "report.html"
+            "report.html",
+            "training/patches.f16",
+            "training/training.json"
         ]
     );
     assert_eq!(one_thread.keys().collect::<Vec<_>>(), two_threads.keys().collect::<Vec<_>>());

@@ -154,6 +154,9 @@ pub struct ModelInfo {
     pub metrics: serde_json::Map<String, serde_json::Value>,
     /// When the model was trained, RFC 3339.
     pub time: String,
+    /// SHA-256 of the graph of the model that this one began with and has seen more pictures than.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_from: Option<String>,
 }
 
 /// A picture of the package and the score that it must get.
@@ -207,6 +210,9 @@ impl Package {
             return Err(failed("`golden/golden.json` names no picture".to_owned()));
         }
         let golden = list.into_iter().map(|entry| {
+            if !is_name(&entry.file) {
+                return Err(format!("`golden/golden.json`: `{}` is no name of a file beside it", entry.file));
+            }
             let picture = files.read(&format!("golden/{}", entry.file))?;
             Ok((entry, picture))
         });
@@ -277,6 +283,11 @@ impl Package {
         &self.onnx
     }
 
+    /// The files that the framing names.
+    pub fn framing_files(&self) -> &FramingFiles {
+        &self.framing_files
+    }
+
     /// What goes from frames to the network's pixels and back, as this package has it.
     ///
     /// # Errors
@@ -323,7 +334,7 @@ fn framing_files<'a>(
 fn read_framing_files(files: &PackageFiles, framing: &Framing) -> Result<FramingFiles, String> {
     let read = |named: &PackageFile| {
         // A name is a name: no other file of the machine becomes part of a package.
-        if named.file.contains(['/', '\\']) || named.file.starts_with('.') {
+        if !is_name(&named.file) {
             return Err(format!("`model.json`: `framing`: `{}` is no name of a file within the package", named.file));
         }
         let content = files.read(&named.file)?;
@@ -339,6 +350,10 @@ fn read_framing_files(files: &PackageFiles, framing: &Framing) -> Result<Framing
         ignore: framing.ignore.as_ref().map(read).transpose()?,
         reference: framing.registration.as_ref().map(|registration| read(&registration.reference)).transpose()?,
     })
+}
+
+fn is_name(file: &str) -> bool {
+    !file.is_empty() && !file.contains(['/', '\\']) && !file.starts_with('.')
 }
 
 fn check_info(info: &ModelInfo) -> Result<(), String> {
@@ -386,6 +401,11 @@ impl PackageFiles {
     }
 }
 
+/// What training left for a later one, which nobody needs to run a model.
+fn is_of_training(name: &str) -> bool {
+    name.starts_with("training/") || name.contains("/training/")
+}
+
 /// Reads a whole archive; a package may lie in a folder of its own within it.
 fn read_archive(path: &Path) -> std::io::Result<HashMap<String, Vec<u8>>> {
     let mut archive = tar::Archive::new(std::fs::File::open(path)?);
@@ -396,6 +416,9 @@ fn read_archive(path: &Path) -> std::io::Result<HashMap<String, Vec<u8>>> {
             continue;
         }
         let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+        if is_of_training(&name) {
+            continue;
+        }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes)?;
         files.insert(name, bytes);

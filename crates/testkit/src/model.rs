@@ -111,5 +111,6 @@ fn model_info(size: Size, model_type: ModelType, onnx_sha256: String) -> ModelIn
         onnx_sha256,
         metrics: serde_json::Map::new(),
         time: "2026-01-01T00:00:00Z".to_owned(),
+        extended_from: None,
     }
 }

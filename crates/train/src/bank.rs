@@ -80,6 +80,11 @@ impl Pool {
         self.pictures.push(patches);
     }
 
+    /// The drawn patches of a picture.
+    pub fn of_picture(&self, picture: usize) -> &[f32] {
+        &self.pictures[picture]
+    }
+
     /// Up to [`POOL_SIZE`] patches of these pictures, the same number of each.
     fn select(&self, pictures: &[usize]) -> Vec<f32> {
         let share = POOL_SIZE.div_ceil(pictures.len().max(1)) * self.channels();

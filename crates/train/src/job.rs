@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use linewarden_core::FrameResult;
-use linewarden_model::package::{Calibration, CandidateInfo, DatasetInfo, Package, Size};
+use linewarden_model::package::{Calibration, CandidateInfo, DatasetInfo, Package, Size, sha256_hex};
 use linewarden_model::{
     AnomalyMap, Detector, DetectorOptions, Device, DeviceRequest, Label, LabelMask, ModelError, ModelInfo, ModelType,
     SizePolicy,
@@ -23,10 +23,11 @@ use crate::evaluation::{Evaluation, Evaluator, Judged, ModelIdentity, ScoreMap};
 use crate::export::{learnt_model, memory_bank_model, strides};
 use crate::features::{INPUT_SIZE_PX, bank_strides, picture_view};
 use crate::heads::{Candidate, Found, Lessons, learn};
+use crate::memory::{Memory, MemoryError};
 use crate::package::{self, Description, PackageError};
 use crate::progress::Progress;
 use crate::threshold::{Choice, Wish, choose};
-use crate::trainer::{TrainError, fit_memory_bank};
+use crate::trainer::{Again, Normals, TrainError, fit_memory_bank};
 use crate::views::{FramingRequest, Views};
 
 /// Colour of the one label of a model that was told nothing about defects.
@@ -82,6 +83,12 @@ pub struct Trained {
     pub threshold_choice: Option<Choice>,
     /// What the user should know.
     pub advice: Vec<String>,
+    /// The scores of the normal pictures, each held out.
+    pub held_out: Vec<f64>,
+    /// The scores of the remembered pictures, where there are any.
+    pub remembered_held_out: Vec<Again>,
+    /// What a later training needs to add pictures, where it can: it belongs into the package's folder.
+    pub memory: Option<Memory>,
 }
 
 /// Why a job failed.
@@ -103,6 +110,12 @@ pub enum JobError {
     /// The model cannot be run.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// What the earlier training left cannot be used.
+    #[error("the model cannot be extended")]
+    Memory(#[from] MemoryError),
+    /// The model and what shall be added do not go together.
+    #[error("the model cannot be extended: {0}")]
+    Extend(String),
 }
 
 /// Why one picture cannot be judged.
@@ -130,22 +143,57 @@ impl From<ModelError> for JudgeError {
 /// # Errors
 /// When the data set cannot be used, or the backbone or ONNX Runtime is missing.
 pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained, JobError> {
-    let size = check_pictures(request, progress)?;
+    let size = check_pictures(request, MINIMUM_NORMALS, progress)?;
     let backbone = Backbone::load(&request.backbone)?;
     let kind = kind_of(request)?;
     let views = views(request, size, progress)?;
-    let enough = request.dataset.anomalies().count() >= FEWEST_ANOMALIES;
     // A label of a whole picture says nothing of most of its tiles.
-    let made = if enough && views.count() == 1 {
+    let made = if has_enough_anomalies(request) && views.count() == 1 {
         from_labels(request, &backbone, &views, kind.model_type, progress)?
     } else {
-        from_normals(request, &backbone, &views, progress)?
+        from_normals(request, None, &backbone, &views, progress)?
     };
+    conclude(request, None, &backbone, &views, kind, made, progress)
+}
+
+/// Trains a model that begins with what another one remembers.
+pub(crate) fn train_further(
+    request: &TrainRequest,
+    package: &Package,
+    memory: &Memory,
+    backbone: &Backbone,
+    progress: &dyn Progress,
+) -> Result<Trained, JobError> {
+    let views = Views::of_package(package);
+    let kind = Kind { model_type: package.info().model_type, advice: None };
+    let made = from_normals(request, Some(memory), backbone, &views, progress)?;
+    conclude(request, Some(package.info()), backbone, &views, kind, made, progress)
+}
+
+fn has_enough_anomalies(request: &TrainRequest) -> bool {
+    request.dataset.anomalies().count() >= FEWEST_ANOMALIES
+}
+
+/// From a model to its package, and to what there is to say of it.
+fn conclude(
+    request: &TrainRequest,
+    before: Option<&ModelInfo>,
+    backbone: &Backbone,
+    views: &Views,
+    kind: Kind,
+    made: Made<'_>,
+    progress: &dyn Progress,
+) -> Result<Trained, JobError> {
     let golden: Vec<&Path> = typical_and_odd(&made).map(|index| made.samples[index].path.as_path()).collect();
-    let description = describe(request, &made, &views, kind.model_type, size)?;
-    let mut package = package::build(made.onnx, &backbone, description, &golden)?;
+    let description = describe(request, before, &made, views, kind.model_type)?;
+    let mut package = package::build(made.onnx, backbone, description, &golden)?;
     let class = |found: &Found| (found.score, made.samples[found.sample].class == Some(Class::Anomaly));
-    let (scores, truths): (Vec<f64>, Vec<bool>) = made.held_out.iter().map(class).unzip();
+    let (scores, truths): (Vec<f64>, Vec<bool>) = made
+        .held_out
+        .iter()
+        .map(class)
+        .chain(made.remembered_held_out.iter().map(|again| (again.score, false)))
+        .unzip();
     let usual = package.info().threshold;
     let (threshold_choice, refusal) = match request.threshold.map(|wish| choose(wish, &scores, &truths)) {
         Some(Ok(choice)) => (Some(choice), None),
@@ -159,7 +207,9 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
         Some(test) => evaluate_package(&package, test, false, progress)?,
         None => evaluate_held_out(&package, &made.samples, &made.held_out, &request.dataset, progress)?,
     };
-    let normals: Vec<f64> = normal_scores(&made.samples, &made.held_out).collect();
+    let normals =
+        normal_scores(&made.samples, &made.held_out).chain(made.remembered_held_out.iter().map(|again| again.score));
+    let normals: Vec<f64> = normals.collect();
     let above = normals.iter().filter(|&&score| score >= package.info().threshold).count();
     let held_out_false_rejects = above as f64 / normals.len().max(1) as f64;
     let mut metrics = json!({
@@ -177,17 +227,35 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
     }
     let normal = request.dataset.normals().count();
     let learnt_anomalies = made.samples.len() > normal;
-    let mut advice = advice(normal, learnt_anomalies, held_out_false_rejects, &evaluation);
+    let mut advice = advice(normal + made.remembered, learnt_anomalies, held_out_false_rejects, &evaluation);
     advice.extend(kind.advice);
     advice.extend(refusal);
-    let normals = request.dataset.normals().count();
+    let normals = normal + made.remembered;
     advice.extend(threshold_choice.as_ref().and_then(|choice| choice.held_out_advice(normals)));
-    if enough && views.count() > 1 {
+    if has_enough_anomalies(request) && views.count() > 1 {
         advice.push(
             "tiles are scored by what is normal alone: the labelled anomalies only measured the model".to_owned(),
         );
     }
-    Ok(Trained { package, evaluation, held_out_false_rejects, threshold_choice, advice })
+    if has_enough_anomalies(request) && before.is_some() {
+        advice.push(
+            "an extended model knows only what is normal: the labelled anomalies only measured it; to learn from them \
+             train again with all pictures"
+                .to_owned(),
+        );
+    }
+    let held_out = normal_scores(&made.samples, &made.held_out).collect();
+    let (memory, remembered_held_out) = (made.memory, made.remembered_held_out);
+    Ok(Trained {
+        package,
+        evaluation,
+        held_out_false_rejects,
+        threshold_choice,
+        advice,
+        held_out,
+        remembered_held_out,
+        memory,
+    })
 }
 
 /// How the pictures are cut.
@@ -208,7 +276,7 @@ fn ignored(views: &Views) -> Result<Option<Vec<bool>>, TrainError> {
     Ok(views.ignored()?)
 }
 
-fn size_of((width, height): (usize, usize)) -> Size {
+pub(crate) fn size_of((width, height): (usize, usize)) -> Size {
     // Sides are at most 4096 pixels, as the data set was checked.
     let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     Size { width_px: side(width), height_px: side(height) }
@@ -225,17 +293,24 @@ struct Made<'a> {
     samples: Vec<&'a Sample>,
     /// What was found in pictures that were held out; their numbers are those of `samples`.
     held_out: Vec<Found>,
+    /// How many pictures of an earlier training are in it, too.
+    remembered: usize,
+    /// The scores of those of them that were held out.
+    remembered_held_out: Vec<Again>,
+    memory: Option<Memory>,
 }
 
 /// Learns what is normal; anomalies are only looked at to say how well they are found.
 fn from_normals<'a>(
     request: &'a TrainRequest,
+    remembered: Option<&Memory>,
     backbone: &Backbone,
     views: &Views,
     progress: &dyn Progress,
 ) -> Result<Made<'a>, JobError> {
     let samples: Vec<&Sample> = request.dataset.normals().collect();
-    let fitted = fit_memory_bank(&samples, backbone, views, request.seed, request.threads, progress)?;
+    let normals = Normals { remembered, samples: &samples };
+    let fitted = fit_memory_bank(normals, backbone, views, request.seed, request.threads, progress)?;
     let found = |&(sample, score): &(usize, f64)| Found { sample, score, map: None, mask: None };
     Ok(Made {
         onnx: memory_bank_model(backbone, &fitted.bank, &fitted.calibration, ignored(views)?.as_deref())?,
@@ -245,6 +320,9 @@ fn from_normals<'a>(
         strides: bank_strides(backbone),
         samples,
         held_out: fitted.held_out.iter().map(found).collect(),
+        remembered: remembered.map_or(0, |memory| memory.pictures.len()),
+        remembered_held_out: fitted.remembered_held_out,
+        memory: fitted.memory,
     })
 }
 
@@ -288,6 +366,9 @@ fn from_labels<'a>(
         strides: strides(backbone, &learnt),
         samples,
         held_out: learnt.held_out,
+        remembered: 0,
+        remembered_held_out: Vec::new(),
+        memory: None,
     })
 }
 
@@ -377,8 +458,12 @@ pub fn identity(info: &ModelInfo, ended_at: Timestamp) -> ModelIdentity {
 
 /// The size of the training pictures, if training and evaluation can use every one of them. Otherwise one error that
 /// names all that cannot be used, before any time is spent on training. What is odd about them is told.
-fn check_pictures(request: &TrainRequest, progress: &dyn Progress) -> Result<(usize, usize), DatasetError> {
-    let checked = check_sets(&request.dataset, request.test.as_ref(), MINIMUM_NORMALS, progress)?;
+pub(crate) fn check_pictures(
+    request: &TrainRequest,
+    minimum_normals: usize,
+    progress: &dyn Progress,
+) -> Result<(usize, usize), DatasetError> {
+    let checked = check_sets(&request.dataset, request.test.as_ref(), minimum_normals, progress)?;
     for warning in &checked.warnings {
         progress.note(&format!("warning: {warning}"));
     }
@@ -391,29 +476,30 @@ fn problem_of(error: &PictureError) -> Problem {
 
 fn describe(
     request: &TrainRequest,
+    before: Option<&ModelInfo>,
     made: &Made<'_>,
     views: &Views,
     model_type: ModelType,
-    (width, height): (usize, usize),
 ) -> Result<Description, DatasetError> {
     let dataset = &request.dataset;
     let normal = dataset.normals().count();
+    let (mut name, mut sha256) = (dataset.name.clone(), dataset.sha256()?);
+    if let Some(before) = before {
+        name = format!("{} + {name}", before.dataset.name);
+        sha256 = sha256_hex(format!("{}\n{sha256}\n", before.dataset.sha256).as_bytes());
+    }
     Ok(Description {
         project: request.project.clone(),
         version: request.version.clone(),
         model_type,
         labels: if model_type == ModelType::Segmentation { own_labels(dataset, made, normal) } else { Vec::new() },
-        image_size: size_of((width, height)),
+        image_size: views.size(),
         framing: views.framing().clone(),
         framing_files: views.files().clone(),
-        dataset: DatasetInfo {
-            name: dataset.name.clone(),
-            sha256: dataset.sha256()?,
-            normal,
-            anomaly: dataset.anomalies().count(),
-        },
+        dataset: DatasetInfo { name, sha256, normal: normal + made.remembered, anomaly: dataset.anomalies().count() },
         seed: request.seed,
         time: format!("{:.6}", request.time),
+        extended_from: before.map(|before| before.onnx_sha256.clone()),
         algorithm: made.algorithm.to_owned(),
         candidates: made.candidates.clone(),
         calibration: made.calibration,

@@ -11,11 +11,13 @@ pub mod calibration;
 pub mod dataset;
 pub mod evaluation;
 pub mod export;
+pub mod extend;
 pub mod features;
 #[cfg(test)]
 mod fuzzing;
 pub mod heads;
 pub mod job;
+pub mod memory;
 pub mod onnx;
 pub mod package;
 mod parallel;

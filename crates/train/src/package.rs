@@ -40,6 +40,8 @@ pub struct Description {
     pub seed: u64,
     /// When the model was trained, RFC 3339.
     pub time: String,
+    /// SHA-256 of the graph of the model that this one extends.
+    pub extended_from: Option<String>,
     /// What was trained, such as `memory_bank`.
     pub algorithm: String,
     /// What else was tried, and how good it was.
@@ -119,6 +121,7 @@ pub fn build(
         onnx_sha256: sha256_hex(&onnx),
         metrics: serde_json::Map::new(),
         time: description.time,
+        extended_from: description.extended_from,
     };
     let package = |golden| {
         Package::from_parts(PathBuf::from("new model"), info.clone(), onnx.clone(), golden)

@@ -1,5 +1,7 @@
-//! Training from normal pictures: features, held-out calibration, the final bank, the exported graph.
+//! Training from normal pictures, and from those that an earlier training remembers: features, held-out calibration, the
+//! final bank.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
 use linewarden_model::package::Calibration;
@@ -8,7 +10,9 @@ use crate::backbone::Backbone;
 use crate::bank::{BANK_SIZE, Bank, Pool};
 use crate::calibration::{Curve, calibrate};
 use crate::dataset::{Picture, PictureError, Sample};
+use crate::evaluation::percentile;
 use crate::features::{FeatureError, FeatureExtractor, Features, bank_weights};
+use crate::memory::{Memory, Remembered, WHOLE_PICTURES, hash_of};
 use crate::parallel::in_order_with;
 use crate::progress::Progress;
 use crate::scoring::{picture_score, smooth};
@@ -46,30 +50,58 @@ pub struct Fitted {
     pub calibration: Calibration,
     /// For each picture that was held out: its index among the samples and its calibrated score.
     pub held_out: Vec<(usize, f64)>,
+    /// The calibrated scores of the remembered pictures that were ever held out.
+    pub remembered_held_out: Vec<Again>,
+    /// What a later training needs of all these pictures. There is none of pictures that were cut into several views.
+    pub memory: Option<Memory>,
+}
+
+/// A remembered picture under a new bank that it was held out from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Again {
+    /// Its number among the remembered ones.
+    pub picture: usize,
+    /// Its score.
+    pub score: f64,
+    /// Whether it was scored. Otherwise it is what it was before, moved as far as those that were.
+    pub is_measured: bool,
+}
+
+/// The pictures that are normal.
+#[derive(Debug, Clone, Copy)]
+pub struct Normals<'a> {
+    /// What an earlier training remembers of its own.
+    pub remembered: Option<&'a Memory>,
+    /// Those to be read.
+    pub samples: &'a [&'a Sample],
 }
 
 /// Fits a memory bank to normal pictures and calibrates it on held-out folds. The same samples and seed give the same
-/// result, whatever the number of threads.
+/// result, whatever the number of threads. Remembered pictures come first; the few of them that can be scored stand for
+/// all of them.
 ///
 /// # Errors
 /// When pictures cannot be read (all of them are named) or features cannot be computed.
 pub fn fit_memory_bank(
-    samples: &[&Sample],
+    normals: Normals<'_>,
     backbone: &Backbone,
     views: &Views,
     seed: u64,
     threads: NonZeroUsize,
     progress: &dyn Progress,
 ) -> Result<Fitted, TrainError> {
+    let samples = normals.samples;
+    let known = normals.remembered.map_or(0, |memory| memory.pictures.len());
+    let total = known + samples.len();
     let calibrating = calibration_pictures(samples.len(), seed);
     let count = calibrating.iter().filter(|&&is_one| is_one).count();
     let remembers = count * views.count() <= REMEMBERED_VIEWS;
     let kept: Vec<bool> = calibrating.iter().map(|&is_one| is_one && remembers).collect();
     let extractors = extractors_of(threads.get().min(samples.len()), backbone, views)?;
-    let pool = Pool::new(bank_weights(backbone));
-    let extracted = extract(samples, &kept, extractors, pool, seed, progress)?;
+    let before = remember(normals.remembered, Pool::new(bank_weights(backbone)), total, seed);
+    let extracted = extract(samples, &kept, extractors, before, seed, progress)?;
     progress.stage("calibrating on held-out pictures", FOLDS);
-    let folds = folds(samples.len(), seed);
+    let folds = folds(total, seed);
     let workers = threads.get().min(folds.len());
     let readers = if remembers {
         (0..workers).map(|_| None).collect()
@@ -77,23 +109,101 @@ pub fn fit_memory_bank(
         extractors_of(workers, backbone, views)?.into_iter().map(Some).collect()
     };
     let scored = in_order_with(readers, folds.len(), |reader, fold| {
-        let held_out: Vec<usize> = folds[fold].iter().copied().filter(|&sample| calibrating[sample]).collect();
+        let is_scored = |&picture: &usize| match picture.checked_sub(known) {
+            Some(sample) => calibrating[sample],
+            None => extracted.features[picture].is_some(),
+        };
+        let held_out: Vec<usize> = folds[fold].iter().copied().filter(is_scored).collect();
         let scored = score_fold(&held_out, &folds[fold], samples, &extracted, reader.as_mut(), seed);
         progress.advance(1);
         scored
     });
     let mut held_out: Vec<HeldOut> = sort_outcomes(scored)?.into_iter().flatten().collect();
-    held_out.sort_unstable_by_key(|scored| scored.sample);
-    let scores: Vec<f64> = held_out.iter().map(|scored| scored.score).collect();
-    let calibration = calibrate(&scores, held_out.iter().map(|scored| scored.map.as_slice()));
+    held_out.sort_unstable_by_key(|scored| scored.picture);
+    let (remembered, read) = held_out.split_at(held_out.partition_point(|scored| scored.picture < known));
+    let again = scored_again(normals.remembered, remembered);
+    let calibration = calibrated(&again, remembered, known, read);
     let curve = Curve::through(calibration.tau, calibration.median_ln);
-    let held_out = held_out.iter().map(|scored| (scored.sample, curve.apply(scored.score))).collect();
+    let remembered_held_out = again.iter().map(|again| Again { score: curve.apply(again.score), ..*again }).collect();
+    let held_out = read.iter().map(|scored| (scored.picture - known, curve.apply(scored.score))).collect();
+    let of_read = read.iter().map(|scored| (scored.picture, scored.score));
+    let raw: HashMap<usize, f64> = again.iter().map(|again| (again.picture, again.score)).chain(of_read).collect();
 
     progress.stage("picking the memory bank", 1);
-    let everything: Vec<usize> = (0..samples.len()).collect();
+    let everything: Vec<usize> = (0..total).collect();
     let bank = Bank::fit(&extracted.pool, &everything, BANK_SIZE, seed);
     progress.advance(1);
-    Ok(Fitted { bank, calibration, held_out })
+    let memory = (views.count() == 1).then(|| memory(normals.remembered, extracted, &raw, seed));
+    Ok(Fitted { bank, calibration, held_out, remembered_held_out, memory })
+}
+
+/// The scores of remembered pictures under the new bank. Those of which too little is kept to score them have moved as much
+/// as the middle one of the others.
+fn scored_again(memory: Option<&Memory>, measured: &[HeldOut]) -> Vec<Again> {
+    let Some(memory) = memory else { return Vec::new() };
+    let before = |picture: usize| memory.pictures[picture].held_out_raw;
+    let moved = |scored: &HeldOut| Some(scored.score / before(scored.picture).filter(|&raw| raw > 0.0)?);
+    let ratio = percentile(&measured.iter().filter_map(moved).collect::<Vec<_>>(), 50.0).unwrap_or(1.0);
+    let is_measured = |picture: &usize| measured.iter().any(|scored| scored.picture == *picture);
+    let others = (0..memory.pictures.len()).filter(|picture| !is_measured(picture));
+    let carried =
+        others.filter_map(|picture| Some(Again { picture, score: before(picture)? * ratio, is_measured: false }));
+    let measured =
+        measured.iter().map(|scored| Again { picture: scored.picture, score: scored.score, is_measured: true });
+    measured.chain(carried).collect()
+}
+
+/// Calibrates from the pictures that were read and from `known` remembered ones, for which those of them that have a score,
+/// or a map, stand in turn.
+fn calibrated(again: &[Again], measured: &[HeldOut], known: usize, read: &[HeldOut]) -> Calibration {
+    let scores = again.iter().map(|again| again.score).cycle().take(if again.is_empty() { 0 } else { known });
+    let scores: Vec<f64> = scores.chain(read.iter().map(|scored| scored.score)).collect();
+    let maps = measured.iter().cycle().take(if measured.is_empty() { 0 } else { known }).chain(read);
+    let calibration = calibrate(&scores, maps.map(|scored| scored.map.as_slice()));
+    Calibration { held_out: again.len() + read.len(), ..calibration }
+}
+
+/// What an earlier training remembers, as if its pictures had just been read.
+fn remember(memory: Option<&Memory>, mut pool: Pool, total: usize, seed: u64) -> Extracted {
+    let count = Pool::patches_per_picture(total);
+    let (mut features, mut hashes) = (Vec::with_capacity(total), Vec::with_capacity(total));
+    if let Some(memory) = memory {
+        for (picture, seed) in memory.pictures.iter().zip(seed..) {
+            pool.push(picture.drawn(memory.channels, count, seed));
+            features.push(picture.features(memory.channels).map(|features| vec![features]));
+            hashes.push(picture.sha256.clone());
+        }
+    }
+    Extracted { pool, features, hashes }
+}
+
+/// What a later training needs of these pictures, which were cut into one view each.
+fn memory(before: Option<&Memory>, extracted: Extracted, raw: &HashMap<usize, f64>, seed: u64) -> Memory {
+    let Extracted { pool, features, hashes } = extracted;
+    let known = before.map_or(0, |memory| memory.pictures.len());
+    let is_whole = whole_pictures(&features, known, seed);
+    let remembered = |((picture, features), sha256): ((usize, Option<Vec<Features>>), String)| {
+        let held_out_raw = raw.get(&picture).copied();
+        match features.as_deref() {
+            Some([features]) if is_whole[picture] => Remembered::whole(sha256, features, held_out_raw),
+            _ => Remembered::thinned(sha256, pool.of_picture(picture), held_out_raw),
+        }
+    };
+    let pictures = features.into_iter().enumerate().zip(hashes).map(remembered).collect();
+    Memory { channels: pool.channels(), pictures }
+}
+
+/// Which pictures are kept whole: some of the remembered ones and some of the others, as many as they are among all.
+fn whole_pictures(features: &[Option<Vec<Features>>], known: usize, seed: u64) -> Vec<bool> {
+    let mut available: Vec<usize> = (0..features.len()).filter(|&picture| features[picture].is_some()).collect();
+    fastrand::Rng::with_seed(seed ^ 0x5eed_3e3e).shuffle(&mut available);
+    let (remembered, read): (Vec<usize>, Vec<usize>) = available.into_iter().partition(|&picture| picture < known);
+    let share = (WHOLE_PICTURES * known).div_ceil(features.len().max(1));
+    let of_remembered = share.max(WHOLE_PICTURES.saturating_sub(read.len())).min(remembered.len());
+    let chosen = remembered.into_iter().take(of_remembered).chain(read).take(WHOLE_PICTURES);
+    let mut is_whole = vec![false; features.len()];
+    chosen.for_each(|picture| is_whole[picture] = true);
+    is_whole
 }
 
 /// What is kept of the training pictures.
@@ -101,11 +211,14 @@ struct Extracted {
     pool: Pool,
     /// Whole features of each view, of the calibration pictures only, and only while they are few.
     features: Vec<Option<Vec<Features>>>,
+    /// By which each picture is known again.
+    hashes: Vec<String>,
 }
 
 /// A picture scored by a bank that never saw it.
 struct HeldOut {
-    sample: usize,
+    /// Its number among all, remembered ones first.
+    picture: usize,
     score: f64,
     /// The cells of all its views.
     map: Vec<f32>,
@@ -138,26 +251,28 @@ fn score_fold(
     mut reader: Option<&mut FeatureExtractor>,
     seed: u64,
 ) -> Result<Vec<HeldOut>, OneError> {
-    let rest: Vec<usize> = (0..samples.len()).filter(|index| !fold.contains(index)).collect();
+    let total = extracted.features.len();
+    let rest: Vec<usize> = (0..total).filter(|index| !fold.contains(index)).collect();
     let bank = Bank::fit(&extracted.pool, &rest, BANK_SIZE, seed);
     let mut scored = Vec::with_capacity(held_out.len());
-    for &sample in held_out {
+    for &picture in held_out {
         let read_again;
-        let views = match (&extracted.features[sample], reader.as_deref_mut()) {
+        let sample = (picture + samples.len()).checked_sub(total).map(|sample| samples[sample]);
+        let views = match (&extracted.features[picture], reader.as_deref_mut().zip(sample)) {
             (Some(views), _) => views,
-            (None, Some(reader)) => {
-                read_again = one_picture(samples[sample], reader)?;
+            (None, Some((reader, sample))) => {
+                read_again = one_picture(sample, reader)?.0;
                 &read_again
             }
             (None, None) => continue,
         };
-        let mut picture = HeldOut { sample, score: f64::NEG_INFINITY, map: Vec::new() };
+        let mut held_out = HeldOut { picture, score: f64::NEG_INFINITY, map: Vec::new() };
         for features in views {
             let map = smooth(&bank.distances(features));
-            picture.score = picture.score.max(f64::from(picture_score(&map)));
-            picture.map.extend(map);
+            held_out.score = held_out.score.max(f64::from(picture_score(&map)));
+            held_out.map.extend(map);
         }
-        scored.push(picture);
+        scored.push(held_out);
     }
     Ok(scored)
 }
@@ -186,24 +301,26 @@ fn extract(
     samples: &[&Sample],
     kept: &[bool],
     extractors: Vec<FeatureExtractor>,
-    pool: Pool,
+    before: Extracted,
     seed: u64,
     progress: &dyn Progress,
 ) -> Result<Extracted, TrainError> {
     progress.stage("computing features", samples.len());
-    let drawn = Pool::patches_per_picture(samples.len());
+    let mut extracted = before;
+    let known = extracted.features.len();
+    let drawn = Pool::patches_per_picture(known + samples.len());
     let outcomes = in_order_with(extractors, samples.len(), |extractor, index| {
-        let outcome = one_picture(samples[index], extractor).map(|views| {
-            let patches = drawn_patches(&views, drawn, seed.wrapping_add(index as u64));
-            (patches, kept[index].then_some(views))
+        let outcome = one_picture(samples[index], extractor).map(|(views, hash)| {
+            let patches = drawn_patches(&views, drawn, seed.wrapping_add((known + index) as u64));
+            (patches, kept[index].then_some(views), hash)
         });
         progress.advance(1);
         outcome
     });
-    let mut extracted = Extracted { pool, features: Vec::with_capacity(samples.len()) };
-    for (patches, features) in sort_outcomes(outcomes)? {
+    for (patches, features, hash) in sort_outcomes(outcomes)? {
         extracted.pool.push(patches);
         extracted.features.push(features);
+        extracted.hashes.push(hash);
     }
     Ok(extracted)
 }
@@ -214,9 +331,11 @@ pub(crate) enum OneError {
     Features(FeatureError),
 }
 
-fn one_picture(sample: &Sample, extractor: &mut FeatureExtractor) -> Result<Vec<Features>, OneError> {
+/// The features of a picture's views, and by what it is known again.
+fn one_picture(sample: &Sample, extractor: &mut FeatureExtractor) -> Result<(Vec<Features>, String), OneError> {
     let picture = Picture::read(&sample.path).map_err(OneError::Picture)?;
-    extractor.run_views(&picture).map_err(OneError::Features)
+    let views = extractor.run_views(&picture).map_err(OneError::Features)?;
+    Ok((views, hash_of(&picture)))
 }
 
 /// What every picture gave; every unreadable one is named at once.

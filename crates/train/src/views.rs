@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use linewarden_model::package::{Size, sha256_hex};
+use linewarden_model::package::{Package, Size, sha256_hex};
 use linewarden_model::{
     Framer, Framing, FramingFiles, Grey, IgnoreMask, ModelError, PackageFile, Placement, Range, Rect, Registration,
     TileGrid, reference_of, small_grey,
@@ -104,6 +104,13 @@ impl Views {
         Self { size, input, framing: Framing::default(), files: FramingFiles::default() }
     }
 
+    /// As a package's model cuts them.
+    pub fn of_package(package: &Package) -> Self {
+        let info = package.info();
+        let (size, input) = (info.image_size, info.input_size);
+        Self { size, input, framing: info.framing.clone(), files: package.framing_files().clone() }
+    }
+
     /// What was asked for, for pictures of this size. A reference is made of the normal pictures.
     ///
     /// # Errors
@@ -152,6 +159,11 @@ impl Views {
     /// The files that the framing names.
     pub fn files(&self) -> &FramingFiles {
         &self.files
+    }
+
+    /// The pictures' size.
+    pub fn size(&self) -> Size {
+        self.size
     }
 
     /// Views that a picture is cut into.

@@ -205,7 +205,7 @@ impl Writer<'_> {
 
     fn clipped_at(&self, value: &str) -> Option<f32> {
         let maker = self.source.maker(value).filter(|maker| op_of(maker) == "Clip")?;
-        let single = |place: usize| Some(self.source.constant(maker.input.get(place)?)?.1.first().copied()?);
+        let single = |place: usize| self.source.constant(maker.input.get(place)?)?.1.first().copied();
         (single(1)? == 0.0).then(|| single(2)).flatten().filter(|&most| most > 0.0)
     }
 

@@ -9,7 +9,7 @@ const ANOMALIES: [f64; 16] =
     [0.86, 0.92, 0.22, 0.693, 0.433, 0.719, 0.324, 0.774, 0.758, 0.678, 0.408, 0.647, 0.392, 0.303, 0.823, 0.386];
 
 /// The scores, normals first, and which of them are anomalies.
-pub fn forty() -> (Vec<f64>, Vec<bool>) {
+pub(crate) fn forty() -> (Vec<f64>, Vec<bool>) {
     let truths = [vec![false; NORMALS.len()], vec![true; ANOMALIES.len()]].concat();
     ([NORMALS.as_slice(), ANOMALIES.as_slice()].concat(), truths)
 }
