@@ -12,6 +12,7 @@ use crate::features::{
 };
 use crate::heads::gaussian::Gaussian;
 use crate::heads::image::{ImageHead, LEAST_VARIANCE, is_pooled};
+use crate::heads::masks::ECHO;
 use crate::heads::patch::TOP_CELLS;
 use crate::heads::{CellHead, LabelCurve, Learnt, Part};
 use crate::onnx::{Attr, Dim, ElementType, GraphBuilder};
@@ -231,6 +232,7 @@ fn append_label_maps(graph: &mut GraphBuilder, values: &str, curves: &[LabelCurv
         let one = graph.constant_f32("one", &[], vec![1.0]);
         let whole = graph.node("Add", &[&sum, &one], &[]);
         let others = graph.node("Sub", &[&whole, &raised], &[]);
+        let raised = append_without_echoes(graph, &raised, &whole);
         let odds = graph.constant_f32("odds", &[labels, 1, 1], curves.iter().map(|curve| curve.odds).collect());
         let weighed = graph.node("Mul", &[&raised, &odds], &[]);
         let total = graph.node("Add", &[&weighed, &others], &[]);
@@ -239,6 +241,21 @@ fn append_label_maps(graph: &mut GraphBuilder, values: &str, curves: &[LabelCurv
     let highest = append_highest(graph, &maps, curves.len());
     let shape = graph.constant_i64("map_shape", &[3], vec![0, side as i64, side as i64]);
     graph.node_named("Reshape", &[&highest, &shape], MAP_OUTPUT, &[]);
+}
+
+/// Nothing of the labels whose highest probability lies far below that of another: as `without_echoes` has it. The same
+/// softmax divides all of them, but not in the same cell, so that probabilities are compared.
+fn append_without_echoes(graph: &mut GraphBuilder, raised: &str, whole: &str) -> String {
+    let probabilities = graph.node("Div", &[raised, whole], &[]);
+    let cells = graph.constant_i64("cell_axes", &[2], vec![2, 3]);
+    let peaks = graph.node("ReduceMax", &[&probabilities, &cells], &[]);
+    let axis = graph.constant_i64("label_axis", &[1], vec![1]);
+    let highest = graph.node("ReduceMax", &[&peaks, &axis], &[]);
+    let share = graph.constant_f32("echo", &[], vec![ECHO]);
+    let least = graph.node("Mul", &[&highest, &share], &[]);
+    let is_seen = graph.node("GreaterOrEqual", &[&peaks, &least], &[]);
+    let seen = graph.node("Cast", &[&is_seen], &[Attr::int("to", ElementType::Float as i64)]);
+    graph.node("Mul", &[raised, &seen], &[])
 }
 
 fn append_highest(graph: &mut GraphBuilder, maps: &str, labels: usize) -> String {

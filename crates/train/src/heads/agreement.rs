@@ -8,7 +8,7 @@ use ort::value::TensorRef;
 use super::cells::label_probabilities;
 use super::image::{ImageHead, pooled};
 use super::learn::logarithm;
-use super::masks::label_maps;
+use super::masks::{label_maps, without_echoes};
 use super::patch::{TOP_CELLS, oddness, picture_score};
 use super::stack::{Part, PartScores, Stack};
 use super::taps::Taps;
@@ -43,7 +43,8 @@ fn cell_head(taps: &Taps, labels: usize, units: Option<usize>, random: &mut fast
     };
     let outputs = units.unwrap_or(labels + 1);
     let inner = taps.maps.iter().map(|map| matrix(outputs, map.channels, 0.5)).collect();
-    let outer = units.map(|units| (matrix(labels + 1, units, 2.0), vec![0.1; labels + 1]));
+    let outer = units
+        .map(|units| (matrix(labels + 1, units, 2.0), (0..=labels).map(|class| 0.6 - 0.6 * class as f32).collect()));
     CellHead { inner, inner_bias: (0..outputs).map(|unit| 0.05 * unit as f32).collect(), outer }
 }
 
@@ -109,7 +110,11 @@ fn the_graph_of_all_parts_computes_what_the_parts_do_for_one_label_and_for_sever
             learnt.image.as_ref().unwrap().score(&pooled(&taps)),
         ];
         let (head, curves) = learnt.masks.as_ref().unwrap();
-        let maps = label_maps(&label_probabilities(&head.values(&taps)), curves);
+        let mut probabilities = label_probabilities(&head.values(&taps));
+        without_echoes(&mut probabilities);
+        let silent = probabilities.outer_iter().filter(|row| row.iter().all(|&value| value == 0.0)).count();
+        assert_eq!(silent > 0, labels > 1, "some label of several is an echo");
+        let maps = label_maps(&probabilities, curves);
         let highest = |cell: usize| maps.iter().map(|map| map.values[cell]).fold(0.0, f32::max);
 
         let onnx = learnt_model(&backbone, &learnt, true, None).unwrap();

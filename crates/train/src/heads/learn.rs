@@ -12,7 +12,7 @@ use super::folds::{FOLDS, stratified};
 use super::gaussian::Gaussian;
 use super::image::{ImageHead, pooled};
 use super::mask_head::{self, MaskCells, Shared};
-use super::masks::{LabelCurve, Truth, calibrate as calibrate_masks, label_maps, mask};
+use super::masks::{LabelCurve, Truth, calibrate as calibrate_masks, label_maps, mask, without_echoes};
 use super::patch::{self, Cells, Supply, TOP_CELLS, oddness, picture_score};
 use super::stack::{Part, PartScores, Stack};
 use super::taps::{Grid, Taps};
@@ -409,7 +409,9 @@ impl Material<'_> {
             Task::Masks => {
                 let head = self.masks(&rest);
                 for (index, judged, _) in judged {
-                    verdicts.probabilities.push((index, label_probabilities(&head.values(&judged.taps))));
+                    let mut probabilities = label_probabilities(&head.values(&judged.taps));
+                    without_echoes(&mut probabilities);
+                    verdicts.probabilities.push((index, probabilities));
                 }
             }
             Task::Image => {

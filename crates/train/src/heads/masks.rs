@@ -1,7 +1,7 @@
 //! From probabilities to masks: where each label begins.
 
 use linewarden_model::{AnomalyMap, LabelMask, label_mask};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 
 use crate::dataset::LabelPicture;
 
@@ -9,6 +9,9 @@ use crate::dataset::LabelPicture;
 const BORDERS: std::ops::RangeInclusive<i8> = -12..=24;
 /// Borders for each unit of the logarithm.
 const BORDERS_A_UNIT: f32 = 4.0;
+
+/// A label whose highest probability stays below this share of the picture's highest is not seen.
+pub(crate) const ECHO: f32 = 0.8;
 
 /// Turns a label's probability `p` into `p * odds / (p * odds + 1 - p)`, which is 0.5 where the label begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +30,21 @@ impl LabelCurve {
     pub(super) fn apply(self, probability: f32) -> f32 {
         let raised = probability * self.odds;
         raised / (raised + 1.0 - probability)
+    }
+}
+
+/// Which labels are seen at all: those whose highest probability (of all cells) comes near that of the picture's most
+/// certain label. What is less certain is mostly the other label seen a little wrong: a halo of crack around a blowhole.
+/// (Tiles, 100 normals and 20 of each defect, two draws: of 132 defects the label with the highest probability is right in
+/// 128 and 130, that with the largest area above its border in 125 and 117.)
+pub(super) fn without_echoes(probabilities: &mut Array2<f32>) {
+    let peak = |row: ArrayView1<'_, f32>| row.iter().copied().fold(0.0, f32::max);
+    let peaks: Vec<f32> = probabilities.outer_iter().map(peak).collect();
+    let least = ECHO * peaks.iter().copied().fold(0.0, f32::max);
+    for (mut row, peak) in probabilities.outer_iter_mut().zip(peaks) {
+        if peak < least {
+            row.fill(0.0);
+        }
     }
 }
 
@@ -83,7 +101,7 @@ fn iou(found: impl Iterator<Item = bool>, truth: impl Iterator<Item = bool>) -> 
 
 /// Each label's map as the exported graph gives it.
 pub(super) fn label_maps(probabilities: &Array2<f32>, curves: &[LabelCurve]) -> Vec<AnomalyMap> {
-    let map = |(row, curve): (ndarray::ArrayView1<'_, f32>, &LabelCurve)| {
+    let map = |(row, curve): (ArrayView1<'_, f32>, &LabelCurve)| {
         let side = (row.len() as f64).sqrt().round() as usize;
         AnomalyMap { width: side, height: side, values: row.iter().map(|&value| curve.apply(value)).collect() }
     };

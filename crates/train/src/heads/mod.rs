@@ -14,7 +14,7 @@ mod lbfgs;
 mod learn;
 mod logistic;
 mod mask_head;
-mod masks;
+pub(crate) mod masks;
 mod mlp;
 pub(crate) mod patch;
 mod stack;
