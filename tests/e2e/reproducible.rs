@@ -6,7 +6,7 @@ use std::path::Path;
 
 use linewarden_testkit::process::run;
 
-use crate::support::{parts, program, temp, text};
+use crate::support::{parts, program, temp, text, write_anomalies, write_normals};
 
 /// Every file below a folder, with its content.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -23,13 +23,17 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Trains on the parts at a moment that is told, and gives the package's files.
+/// Trains on the normal parts at a moment that is told, and gives the package's files.
 fn package(seed: &str, threads: &str) -> BTreeMap<String, Vec<u8>> {
+    package_of(&parts().train, seed, threads)
+}
+
+fn package_of(dataset: &Path, seed: &str, threads: &str) -> BTreeMap<String, Vec<u8>> {
     let folder = temp();
     // The project takes the folder's name, and must be the same each time.
     let out = folder.path().join("model");
     let arguments =
-        ["train", "--dataset", text(&parts().train), "--type", "segmentation", "--out", text(&out), "--seed", seed];
+        ["train", "--dataset", text(dataset), "--type", "segmentation", "--out", text(&out), "--seed", seed];
     let mut command = program(&arguments);
     command.args(["--threads", threads]).env("SOURCE_DATE_EPOCH", "1700000000");
     let finished = run(&mut command).unwrap();
@@ -71,6 +75,19 @@ fn the_same_seed_gives_the_same_package_with_any_number_of_threads() {
         assert!(tells_the_moment || now[name] == *bytes, "`{name}` differs");
     }
     assert_ne!(now["model.json"], one_thread["model.json"]);
+}
+
+#[test]
+fn learning_from_labelled_anomalies_gives_the_same_package_with_any_number_of_threads() {
+    let dataset = temp();
+    write_normals(dataset.path(), 10, 5);
+    write_anomalies(dataset.path(), 4);
+    let (one_thread, two_threads) = (package_of(dataset.path(), "1", "1"), package_of(dataset.path(), "1", "2"));
+    assert!(String::from_utf8_lossy(&one_thread["model.json"]).contains("patch_head"), "no mask was learnt from");
+    assert_eq!(one_thread.keys().collect::<Vec<_>>(), two_threads.keys().collect::<Vec<_>>());
+    for (name, bytes) in &one_thread {
+        assert!(two_threads[name] == *bytes, "`{name}` differs");
+    }
 }
 
 #[test]
