@@ -6,10 +6,11 @@ use crate::support::{done, json, keys, parts, temp, text};
 
 #[test]
 fn every_help_has_examples() {
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &["train"],
         &["evaluate"],
         &["threshold"],
+        &["optimize"],
         &["detect"],
         &["dataset"],
         &["dataset", "check"],

@@ -9,6 +9,7 @@ mod accuracy;
 mod bad_input;
 mod documents;
 mod extend;
+mod optimize;
 mod packages;
 mod regions;
 mod reproducible;

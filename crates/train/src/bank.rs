@@ -13,7 +13,7 @@ use ndarray::ArrayView2;
 
 use crate::features::{Features, PATCHES};
 
-/// Patches in the bank.
+/// Patches in the bank, at most.
 pub const BANK_SIZE: usize = 640;
 /// Principal components by which members of the bank are compared.
 pub const DIMENSIONS: usize = 96;
@@ -159,21 +159,39 @@ impl Bank {
         squared_lengths(&self.patches, self.dimensions)
     }
 
+    /// The bank that would have been picked with this size, or this one when it is no larger.
+    #[must_use]
+    pub fn first(&self, size: usize) -> Self {
+        let patches = self.patches[..self.patches.len().min(size * self.dimensions)].to_vec();
+        Self { patches, standardiser: self.standardiser.clone(), projection: self.projection.clone(), ..*self }
+    }
+
     /// The distance of each of a picture's patches to its nearest neighbour in the bank: `|q|^2 - 2 Pq.b + |b|^2` is
     /// least, with `P` the projection.
     pub fn distances(&self, features: &Features) -> Vec<f32> {
+        self.distances_by_size(features, &[self.len()]).remove(0)
+    }
+
+    /// The same for the first members of the bank only, as many as each of these sizes says, the smallest first.
+    pub fn distances_by_size(&self, features: &Features, sizes: &[usize]) -> Vec<Vec<f32>> {
         let mut queries = features.values.clone();
         self.standardiser.apply(&mut queries);
         let projected = multiply(&queries, &self.projection, self.channels, self.dimensions);
         let bank_lengths = self.squared_lengths();
         let products = multiply_transposed(&projected, &self.patches, self.dimensions);
-        let rows = products.chunks_exact(self.len()).zip(queries.chunks_exact(self.channels));
-        rows.map(|(row, query)| {
-            let nearest = row.iter().zip(&bank_lengths).map(|(product, length)| length - 2.0 * product);
+        let mut distances = vec![Vec::with_capacity(PATCHES); sizes.len()];
+        for (row, query) in products.chunks_exact(self.len()).zip(queries.chunks_exact(self.channels)) {
             let query_length: f32 = query.iter().map(|value| value * value).sum();
-            (nearest.fold(f32::INFINITY, f32::min) + query_length).max(0.0).sqrt()
-        })
-        .collect()
+            let (mut nearest, mut seen) = (f32::INFINITY, 0);
+            for (distances, &size) in distances.iter_mut().zip(sizes) {
+                let size = size.clamp(seen, self.len());
+                let further = row[seen..size].iter().zip(&bank_lengths[seen..size]);
+                nearest = further.map(|(product, length)| length - 2.0 * product).fold(nearest, f32::min);
+                seen = size;
+                distances.push((nearest + query_length).max(0.0).sqrt());
+            }
+        }
+        distances
     }
 }
 
@@ -289,6 +307,19 @@ mod tests {
         let to = |patch: &[f32]| patch.iter().zip(&query).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
         let nearest = bank.patches.chunks_exact(3).map(to).fold(f32::INFINITY, f32::min);
         assert!((bank.distances(&pictures[3])[0] - nearest).abs() < 1e-2 * nearest.max(1.0));
+    }
+
+    #[test]
+    fn a_small_bank_is_the_beginning_of_a_large_one() {
+        let (pool, pictures) = pool(5);
+        let large = Bank::fit(&pool, &[0, 1, 2], 40, 5);
+        let small = Bank::fit(&pool, &[0, 1, 2], 15, 5);
+        assert_eq!(large.first(15), small);
+        assert_eq!(large.first(100), large);
+        let by_size = large.distances_by_size(&pictures[3], &[15, 40, 100]);
+        assert_eq!(by_size[0], small.distances(&pictures[3]));
+        assert_eq!(by_size[1], large.distances(&pictures[3]));
+        assert_eq!(by_size[2], by_size[1]);
     }
 
     #[test]

@@ -13,6 +13,19 @@ use crate::scoring::{MEDIAN_RANK, MEDIAN_SHARE, SMOOTHING_RADIUS, TOP_CELLS, smo
 
 pub use learnt::{learnt_model, strides};
 
+/// Name of the input of [`distances_model`].
+pub(crate) const FEATURES_INPUT: &str = "features";
+
+/// A file with nothing in it but the comparison of one picture's features with a bank, to be timed.
+pub(crate) fn distances_model(bank: &Bank) -> Vec<u8> {
+    let mut graph = GraphBuilder::new("distances");
+    let dims = [fixed(1), fixed(bank.channels), fixed(PATCHES)];
+    let features = graph.input(FEATURES_INPUT, ElementType::Float, &dims);
+    let distances = append_distances(&mut graph, &features, bank);
+    graph.output(&distances, ElementType::Float, &[fixed(1), fixed(PATCHES), fixed(1)]);
+    graph.finish()
+}
+
 /// The file's bytes. The same bank, calibration and backbone give the same bytes. Ignored pixels are those of the
 /// network's size.
 ///

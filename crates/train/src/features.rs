@@ -149,6 +149,35 @@ impl FeatureExtractor {
         Ok(all)
     }
 
+    /// The features of one view of a picture, which is counted among those of [`FeatureExtractor::run_views`], after each
+    /// of some changes to the network's pixels.
+    ///
+    /// # Errors
+    /// When ONNX Runtime or pre-processing fails.
+    pub(crate) fn run_changed(
+        &mut self,
+        picture: &Picture,
+        place: usize,
+        changes: usize,
+        mut change: impl FnMut(&mut [u8]),
+    ) -> Result<Vec<Features>, FeatureError> {
+        let frame = picture_view(picture)?;
+        let mut view = place;
+        if let Some(framer) = &mut self.framer {
+            framer.place(&frame)?;
+            view = (0..framer.views()).filter(|&view| !framer.is_blind(view)).nth(place).unwrap_or(0);
+        }
+        self.cut(&frame, view)?;
+        let pixels = self.input.clone();
+        let mut changed = Vec::with_capacity(changes);
+        for _ in 0..changes {
+            self.input.clone_from(&pixels);
+            change(&mut self.input);
+            changed.push(self.look()?.0);
+        }
+        Ok(changed)
+    }
+
     /// The features of a picture's first view, turned over as told, and the network's own maps of it.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use crate::heads::{Candidate, Found, Lessons, learn};
 use crate::memory::{Memory, MemoryError};
 use crate::package::{self, Description, PackageError};
 use crate::progress::Progress;
+use crate::sizing::BankSize;
 use crate::threshold::{Choice, Wish, choose};
 use crate::trainer::{Again, Normals, TrainError, fit_memory_bank};
 use crate::views::{FramingRequest, Views};
@@ -81,6 +82,8 @@ pub struct Trained {
     pub held_out_false_rejects: f64,
     /// The threshold that was asked for, where the held-out pictures lead to one.
     pub threshold_choice: Option<Choice>,
+    /// The sizes that the memory bank could have had, and what each is worth; nothing where anomalies were learnt from.
+    pub bank_sizes: Vec<BankSize>,
     /// What the user should know.
     pub advice: Vec<String>,
     /// The scores of the normal pictures, each held out.
@@ -222,6 +225,9 @@ fn conclude(
         let (dataset, time) = (&request.dataset.name, format!("{:.6}", request.time));
         metrics["threshold"] = json!({ "choice": choice, "dataset": dataset, "replaced": usual, "time": time });
     }
+    if !made.bank_sizes.is_empty() {
+        metrics["bank_sizes"] = json!(made.bank_sizes);
+    }
     if let serde_json::Value::Object(metrics) = metrics {
         package.set_metrics(metrics);
     }
@@ -251,6 +257,7 @@ fn conclude(
         evaluation,
         held_out_false_rejects,
         threshold_choice,
+        bank_sizes: made.bank_sizes,
         advice,
         held_out,
         remembered_held_out,
@@ -298,6 +305,8 @@ struct Made<'a> {
     /// The scores of those of them that were held out.
     remembered_held_out: Vec<Again>,
     memory: Option<Memory>,
+    /// Nothing where anomalies were learnt from.
+    bank_sizes: Vec<BankSize>,
 }
 
 /// Learns what is normal; anomalies are only looked at to say how well they are found.
@@ -323,6 +332,7 @@ fn from_normals<'a>(
         remembered: remembered.map_or(0, |memory| memory.pictures.len()),
         remembered_held_out: fitted.remembered_held_out,
         memory: fitted.memory,
+        bank_sizes: fitted.bank_sizes,
     })
 }
 
@@ -369,6 +379,7 @@ fn from_labels<'a>(
         remembered: 0,
         remembered_held_out: Vec::new(),
         memory: None,
+        bank_sizes: Vec::new(),
     })
 }
 

@@ -27,6 +27,7 @@ pub mod progress;
 pub mod report;
 mod scaling;
 pub mod scoring;
+pub mod sizing;
 pub mod threshold;
 pub mod trainer;
 pub mod views;

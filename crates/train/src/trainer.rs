@@ -13,9 +13,10 @@ use crate::dataset::{Picture, PictureError, Sample};
 use crate::evaluation::percentile;
 use crate::features::{FeatureError, FeatureExtractor, Features, bank_weights};
 use crate::memory::{Memory, Remembered, WHOLE_PICTURES, hash_of};
-use crate::parallel::in_order_with;
+use crate::parallel::{in_order, in_order_with};
 use crate::progress::Progress;
 use crate::scoring::{picture_score, smooth};
+use crate::sizing::{self, BankSize, Pair, disturb, disturbances_of_each};
 use crate::views::{Views, ViewsError};
 
 /// Calibration folds.
@@ -50,6 +51,8 @@ pub struct Fitted {
     pub calibration: Calibration,
     /// For each picture that was held out: its index among the samples and its calibrated score.
     pub held_out: Vec<(usize, f64)>,
+    /// The sizes that the bank could have had, the smallest first.
+    pub bank_sizes: Vec<BankSize>,
     /// The calibrated scores of the remembered pictures that were ever held out.
     pub remembered_held_out: Vec<Again>,
     /// What a later training needs of all these pictures. There is none of pictures that were cut into several views.
@@ -93,15 +96,24 @@ pub fn fit_memory_bank(
     let samples = normals.samples;
     let known = normals.remembered.map_or(0, |memory| memory.pictures.len());
     let total = known + samples.len();
-    let calibrating = calibration_pictures(samples.len(), seed);
+    let calibrating = some_pictures(samples.len(), CALIBRATION_PICTURES, seed);
     let count = calibrating.iter().filter(|&&is_one| is_one).count();
     let remembers = count * views.count() <= REMEMBERED_VIEWS;
     let kept: Vec<bool> = calibrating.iter().map(|&is_one| is_one && remembers).collect();
     let extractors = extractors_of(threads.get().min(samples.len()), backbone, views)?;
     let before = remember(normals.remembered, Pool::new(bank_weights(backbone)), total, seed);
     let extracted = extract(samples, &kept, extractors, before, seed, progress)?;
-    progress.stage("calibrating on held-out pictures", FOLDS);
     let folds = folds(total, seed);
+    progress.stage("choosing the size of the memory bank", FOLDS);
+    let banks = in_order(threads, folds.len(), |fold| {
+        let rest: Vec<usize> = (0..total).filter(|index| !folds[fold].contains(index)).collect();
+        let bank = Bank::fit(&extracted.pool, &rest, BANK_SIZE, seed);
+        progress.advance(1);
+        bank
+    });
+    let bank_sizes = bank_sizes(&extracted.pairs, &banks, &folds, threads)?;
+    let size = bank_sizes.iter().find(|size| size.chosen).map_or(BANK_SIZE, |size| size.members);
+    progress.stage("calibrating on held-out pictures", FOLDS);
     let workers = threads.get().min(folds.len());
     let readers = if remembers {
         (0..workers).map(|_| None).collect()
@@ -114,7 +126,7 @@ pub fn fit_memory_bank(
             None => extracted.features[picture].is_some(),
         };
         let held_out: Vec<usize> = folds[fold].iter().copied().filter(is_scored).collect();
-        let scored = score_fold(&held_out, &folds[fold], samples, &extracted, reader.as_mut(), seed);
+        let scored = score_fold(&held_out, &banks[fold].first(size), samples, &extracted, reader.as_mut());
         progress.advance(1);
         scored
     });
@@ -131,10 +143,10 @@ pub fn fit_memory_bank(
 
     progress.stage("picking the memory bank", 1);
     let everything: Vec<usize> = (0..total).collect();
-    let bank = Bank::fit(&extracted.pool, &everything, BANK_SIZE, seed);
+    let bank = Bank::fit(&extracted.pool, &everything, size, seed);
     progress.advance(1);
     let memory = (views.count() == 1).then(|| memory(normals.remembered, extracted, &raw, seed));
-    Ok(Fitted { bank, calibration, held_out, remembered_held_out, memory })
+    Ok(Fitted { bank, calibration, held_out, bank_sizes, remembered_held_out, memory })
 }
 
 /// The scores of remembered pictures under the new bank. Those of which too little is kept to score them have moved as much
@@ -174,12 +186,12 @@ fn remember(memory: Option<&Memory>, mut pool: Pool, total: usize, seed: u64) ->
             hashes.push(picture.sha256.clone());
         }
     }
-    Extracted { pool, features, hashes }
+    Extracted { pool, features, hashes, pairs: Vec::new() }
 }
 
 /// What a later training needs of these pictures, which were cut into one view each.
 fn memory(before: Option<&Memory>, extracted: Extracted, raw: &HashMap<usize, f64>, seed: u64) -> Memory {
-    let Extracted { pool, features, hashes } = extracted;
+    let Extracted { pool, features, hashes, .. } = extracted;
     let known = before.map_or(0, |memory| memory.pictures.len());
     let is_whole = whole_pictures(&features, known, seed);
     let remembered = |((picture, features), sha256): ((usize, Option<Vec<Features>>), String)| {
@@ -213,6 +225,8 @@ struct Extracted {
     features: Vec<Option<Vec<Features>>>,
     /// By which each picture is known again.
     hashes: Vec<String>,
+    /// Of some pictures that were read, by their number: a view with its disturbed twins.
+    pairs: Vec<(usize, Pair)>,
 }
 
 /// A picture scored by a bank that never saw it.
@@ -224,12 +238,12 @@ struct HeldOut {
     map: Vec<f32>,
 }
 
-/// Which pictures are scored for calibration: all, or a random sample of many.
-fn calibration_pictures(count: usize, seed: u64) -> Vec<bool> {
+/// All pictures, or a random sample of many, which is part of every larger one.
+fn some_pictures(count: usize, most: usize, seed: u64) -> Vec<bool> {
     let mut order: Vec<usize> = (0..count).collect();
     fastrand::Rng::with_seed(seed ^ 0x5eed_ca11).shuffle(&mut order);
     let mut kept = vec![false; count];
-    for index in order.into_iter().take(CALIBRATION_PICTURES) {
+    for index in order.into_iter().take(most) {
         kept[index] = true;
     }
     kept
@@ -242,18 +256,33 @@ fn folds(count: usize, seed: u64) -> Vec<Vec<usize>> {
     (0..FOLDS).map(|fold| order.iter().copied().skip(fold).step_by(FOLDS).collect()).collect()
 }
 
-/// Scores pictures that were held out by a bank fitted to all others. A picture's score is that of its highest view.
+/// What each size of the bank is worth, by pictures that none of these banks saw.
+fn bank_sizes(
+    pairs: &[(usize, Pair)],
+    banks: &[Bank],
+    folds: &[Vec<usize>],
+    threads: NonZeroUsize,
+) -> Result<Vec<BankSize>, TrainError> {
+    let mut bank_of = vec![0; folds.iter().map(Vec::len).sum()];
+    for (number, fold) in folds.iter().enumerate() {
+        fold.iter().for_each(|&picture| bank_of[picture] = number);
+    }
+    let mut sizes = sizing::measure(pairs, banks, &bank_of, threads);
+    if let Some(bank) = banks.first() {
+        sizing::time(&mut sizes, bank).map_err(FeatureError::from)?;
+    }
+    Ok(sizes)
+}
+
+/// Scores pictures by a bank that never saw them. A picture's score is that of its highest view.
 fn score_fold(
     held_out: &[usize],
-    fold: &[usize],
+    bank: &Bank,
     samples: &[&Sample],
     extracted: &Extracted,
     mut reader: Option<&mut FeatureExtractor>,
-    seed: u64,
 ) -> Result<Vec<HeldOut>, OneError> {
     let total = extracted.features.len();
-    let rest: Vec<usize> = (0..total).filter(|index| !fold.contains(index)).collect();
-    let bank = Bank::fit(&extracted.pool, &rest, BANK_SIZE, seed);
     let mut scored = Vec::with_capacity(held_out.len());
     for &picture in held_out {
         let read_again;
@@ -261,7 +290,7 @@ fn score_fold(
         let views = match (&extracted.features[picture], reader.as_deref_mut().zip(sample)) {
             (Some(views), _) => views,
             (None, Some((reader, sample))) => {
-                read_again = one_picture(sample, reader)?.0;
+                read_again = one_picture(sample, reader)?;
                 &read_again
             }
             (None, None) => continue,
@@ -309,20 +338,47 @@ fn extract(
     let mut extracted = before;
     let known = extracted.features.len();
     let drawn = Pool::patches_per_picture(known + samples.len());
+    let disturbed = some_pictures(samples.len(), sizing::PICTURES, seed);
+    let changes = disturbances_of_each(samples.len());
     let outcomes = in_order_with(extractors, samples.len(), |extractor, index| {
-        let outcome = one_picture(samples[index], extractor).map(|(views, hash)| {
-            let patches = drawn_patches(&views, drawn, seed.wrapping_add((known + index) as u64));
-            (patches, kept[index].then_some(views), hash)
-        });
+        let own_seed = seed.wrapping_add((known + index) as u64);
+        let mut look = || -> Result<_, OneError> {
+            let picture = Picture::read(&samples[index].path).map_err(OneError::Picture)?;
+            let views = extractor.run_views(&picture).map_err(OneError::Features)?;
+            let pair = match disturbed[index] {
+                true => pair_of(&picture, &views, extractor, changes, own_seed).map_err(OneError::Features)?,
+                false => None,
+            };
+            Ok((drawn_patches(&views, drawn, own_seed), pair, kept[index].then_some(views), hash_of(&picture)))
+        };
+        let outcome = look();
         progress.advance(1);
         outcome
     });
-    for (patches, features, hash) in sort_outcomes(outcomes)? {
+    for (number, (patches, pair, features, hash)) in (known..).zip(sort_outcomes(outcomes)?) {
         extracted.pool.push(patches);
+        extracted.pairs.extend(pair.map(|pair| (number, pair)));
         extracted.features.push(features);
         extracted.hashes.push(hash);
     }
     Ok(extracted)
+}
+
+/// One of a picture's views, which are all known, and what became of it.
+fn pair_of(
+    picture: &Picture,
+    views: &[Features],
+    extractor: &mut FeatureExtractor,
+    changes: usize,
+    seed: u64,
+) -> Result<Option<Pair>, FeatureError> {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed_d157);
+    if views.is_empty() {
+        return Ok(None);
+    }
+    let place = random.usize(..views.len());
+    let disturbed = extractor.run_changed(picture, place, changes, |rgb| disturb(rgb, &mut random))?;
+    Ok(Some(Pair { normal: views[place].clone(), disturbed }))
 }
 
 /// Why one picture gave nothing.
@@ -331,11 +387,9 @@ pub(crate) enum OneError {
     Features(FeatureError),
 }
 
-/// The features of a picture's views, and by what it is known again.
-fn one_picture(sample: &Sample, extractor: &mut FeatureExtractor) -> Result<(Vec<Features>, String), OneError> {
+fn one_picture(sample: &Sample, extractor: &mut FeatureExtractor) -> Result<Vec<Features>, OneError> {
     let picture = Picture::read(&sample.path).map_err(OneError::Picture)?;
-    let views = extractor.run_views(&picture).map_err(OneError::Features)?;
-    Ok((views, hash_of(&picture)))
+    extractor.run_views(&picture).map_err(OneError::Features)
 }
 
 /// What every picture gave; every unreadable one is named at once.
