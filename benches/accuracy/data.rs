@@ -67,20 +67,20 @@ pub(crate) fn cookies() -> Result<Split> {
     Ok(Split { train, test })
 }
 
-/// The first thirty normals of the cookies' manifest.
-pub(crate) fn thirty_cookies() -> Result<Dataset> {
+/// The first normals of the cookies' manifest, which has 31, without its anomalies.
+pub(crate) fn normal_cookies(count: usize) -> Result<Dataset> {
     let mut normals = 0;
     let train = cookies()?.train.subset(|_, sample| {
         normals += usize::from(sample.class == Some(Class::Normal));
-        sample.class == Some(Class::Normal) && normals <= 30
+        sample.class == Some(Class::Normal) && normals <= count
     });
     Ok(Dataset { labels: Vec::new(), ..train })
 }
 
-/// Every cookie that [`thirty_cookies`] leaves: the 22 test photographs, the manifest's 32 anomalies and its last normal.
-pub(crate) fn unseen_cookies() -> Result<Dataset> {
+/// Every cookie that [`normal_cookies`] leaves: the 22 test photographs, the manifest's 32 anomalies and its other normals.
+pub(crate) fn unseen_cookies(count: usize) -> Result<Dataset> {
     let Split { train, test } = cookies()?;
-    let learnt: HashSet<PathBuf> = thirty_cookies()?.samples.into_iter().map(|sample| sample.path).collect();
+    let learnt: HashSet<PathBuf> = normal_cookies(count)?.samples.into_iter().map(|sample| sample.path).collect();
     let others = train.subset(|_, sample| !learnt.contains(&sample.path)).samples.into_iter();
     let samples = others.map(|sample| Sample { mask: None, ..sample }).chain(test.samples).collect();
     Ok(Dataset { samples, ..test })

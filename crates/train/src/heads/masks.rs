@@ -36,7 +36,7 @@ impl LabelCurve {
 /// Which labels are seen at all: those whose highest probability (of all cells) comes near that of the picture's most
 /// certain label. What is less certain is mostly the other label seen a little wrong: a halo of crack around a blowhole.
 /// (Tiles, 100 normals and 20 of each defect, two draws: of 132 defects the label with the highest probability is right in
-/// 128 and 130, that with the largest area above its border in 125 and 117.)
+/// 128 and 130, that with the largest area above its border in 125 and 110.)
 pub(super) fn without_echoes(probabilities: &mut Array2<f32>) {
     let peak = |row: ArrayView1<'_, f32>| row.iter().copied().fold(0.0, f32::max);
     let peaks: Vec<f32> = probabilities.outer_iter().map(peak).collect();
