@@ -60,7 +60,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if !dataset.samples.iter().any(|sample| sample.class.is_some()) {
         return Err(CallError(format!("`{}` has no labelled pictures", args.dataset.display())).into());
     }
-    let (wish, costs) = (args.threshold.wish_for(&dataset)?, args.threshold.costs());
+    let (wish, costs) = (args.threshold.wish_for(&dataset, 0)?, args.threshold.costs());
     let shown = Shown::new();
     let evaluation = evaluate_package(&package, &dataset, args.scale, &shown)?;
     let (scores, truths) = evaluation.scores();

@@ -67,11 +67,12 @@ impl ThresholdArgs {
         Some(Costs { miss, reject, defect_rate: self.defect_rate.unwrap_or(USUAL_DEFECT_RATE) })
     }
 
-    /// The wish, if a data set has the pictures for it: asked before they are scored.
-    pub(super) fn wish_for(&self, dataset: &Dataset) -> Result<Option<Wish>, CallError> {
+    /// The wish, if a data set and the normal pictures that are known beside it suffice for it: asked before they are
+    /// scored.
+    pub(super) fn wish_for(&self, dataset: &Dataset, known_normals: usize) -> Result<Option<Wish>, CallError> {
         let Some(wish) = self.wish() else { return Ok(None) };
         let option = if self.costs().is_some() { "--cost-miss" } else { "--target-false-reject" };
-        check_enough(wish, dataset.normals().count(), dataset.anomalies().count())
+        check_enough(wish, known_normals + dataset.normals().count(), dataset.anomalies().count())
             .map_err(|error| CallError(format!("`{option}` cannot be used with `{}`: {error}", dataset.name)))?;
         Ok(Some(wish))
     }
@@ -163,7 +164,7 @@ fn change(args: &ThresholdCommand, package: &Package) -> anyhow::Result<Outcome>
 /// What the model says of the pictures, and the threshold that they lead to, if one is to be chosen.
 fn scored(args: &ThresholdCommand, package: &Package, path: &Path) -> anyhow::Result<(Option<Choice>, Evaluation)> {
     let dataset = load_dataset_from(path, &args.places)?;
-    let wish = args.wish.wish_for(&dataset)?;
+    let wish = args.wish.wish_for(&dataset, 0)?;
     must_be_others(package, &dataset, path)?;
     let shown = Shown::new();
     let evaluation = evaluate_package(package, &dataset, args.scale, &shown)?;

@@ -164,7 +164,7 @@ fn request(args: &TrainArgs, before: Option<&ModelInfo>) -> anyhow::Result<Train
     let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
     let dataset = load_dataset_from(&args.dataset, &args.places)?;
     Ok(TrainRequest {
-        threshold: args.threshold.wish_for(&dataset)?,
+        threshold: args.threshold.wish_for(&dataset, before.map_or(0, |before| before.dataset.normal))?,
         dataset,
         test: args.test.as_deref().map(|test| load_dataset_from(test, &args.places)).transpose()?,
         model_type: match args.model_type {

@@ -89,6 +89,23 @@ fn an_extended_model_knows_old_and_new_pictures_and_says_how_scores_moved() {
 }
 
 #[test]
+fn what_does_not_come_along_into_the_extended_model_is_said() {
+    let folder = temp();
+    let (new, model) = (new_parts(folder.path()), folder.path().join("model"));
+    write_anomalies(&new, 2);
+    copy_of(&parts().model, &model);
+    done(&["threshold", "--model", text(&model), "--set", "0.62", "--write"]);
+    let extend = ["train", "--extend", text(&model), "--dataset", text(&new), "--out"];
+    let words = done(&[&extend[..], &[text(&folder.path().join("a"))]].concat()).stdout;
+    assert_says(&words, &["threshold is 0.5 again", "0.62", "labelled anomalies only measured it"]);
+    // The old pictures count among those that vouch for a threshold: the new ones alone are too few.
+    let other = folder.path().join("b");
+    let wish = [text(&other), "--target-false-reject", "20%"];
+    let words = done(&[&extend[..], &wish].concat()).stdout;
+    assert!(!words.contains("threshold is 0.5 again"), "{words}");
+}
+
+#[test]
 fn extending_is_like_training_with_all_pictures_at_once() {
     let folder = temp();
     let (new, all) = (new_parts(folder.path()), folder.path().join("all"));

@@ -243,7 +243,14 @@ fn conclude(
             "tiles are scored by what is normal alone: the labelled anomalies only measured the model".to_owned(),
         );
     }
-    if has_enough_anomalies(request) && before.is_some() {
+    if let Some(before) = before.filter(|before| before.threshold != usual && threshold_choice.is_none()) {
+        advice.push(format!(
+            "the threshold is {usual} again: the {} of the model before was chosen for its scores, not for these; choose \
+             another with `--target-false-reject` or `linewarden threshold`",
+            before.threshold
+        ));
+    }
+    if before.is_some() && request.dataset.anomalies().next().is_some() {
         advice.push(
             "an extended model knows only what is normal: the labelled anomalies only measured it; to learn from them \
              train again with all pictures"
