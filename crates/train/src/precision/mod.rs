@@ -219,7 +219,7 @@ pub fn optimize(
     Ok(Optimized { package, trials, views: views.len(), bound: terms.bound })
 }
 
-/// The network's pixels of each view of some of the pictures, both classes alike, as far as [`VIEWS`] reach.
+/// The network's pixels of each view of some of the pictures, both classes alike, up to a bound.
 ///
 /// # Errors
 /// When pictures cannot be read or have another size; all of them are named.
