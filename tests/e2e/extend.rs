@@ -184,6 +184,19 @@ fn what_cannot_be_extended_is_refused_with_the_way_out() {
     bytes[1000] ^= 1;
     fs::write(&patches, &bytes).unwrap();
     refused(1, &damaged, &new, &["patches.f16", "SHA-256", "train again"]);
+    fs::copy(model.join("training/patches.f16"), &patches).unwrap();
+    let index = fs::read_to_string(model.join("training/training.json")).unwrap();
+    let mut wrong: Value = serde_json::from_str(&index).unwrap();
+    wrong["pictures"][0]["patches"] = (u64::MAX / 2).into();
+    fs::write(damaged.join("training/training.json"), wrong.to_string()).unwrap();
+    refused(1, &damaged, &new, &["training.json", "does not describe", "train again"]);
+    // Twice as many pictures of half as many channels are as many bytes.
+    let mut wrong: Value = serde_json::from_str(&index).unwrap();
+    wrong["channels"] = (wrong["channels"].as_u64().unwrap() / 2).into();
+    let pictures = wrong["pictures"].as_array().unwrap().clone();
+    wrong["pictures"] = [pictures.clone(), pictures].concat().into();
+    fs::write(damaged.join("training/training.json"), wrong.to_string()).unwrap();
+    refused(1, &damaged, &new, &["channels", "train again"]);
     fs::write(damaged.join("training/training.json"), "{}").unwrap();
     refused(1, &damaged, &new, &["training.json", "missing field", "train again"]);
     fs::remove_dir_all(damaged.join("training")).unwrap();
@@ -196,6 +209,17 @@ fn what_cannot_be_extended_is_refused_with_the_way_out() {
         &["train", "--extend", text(&model), "--dataset", text(&new), "--tiles", "2x2", "--out", text(&damaged)],
     );
     assert_says(&message, &["--extend", "--tiles"]);
+}
+
+#[test]
+fn a_model_with_tiles_is_not_extended() {
+    let folder = temp();
+    let model = folder.path().join("tiled");
+    done(&["train", "--dataset", text(&parts().train), "--tiles", "2x1", "--out", text(&model)]);
+    assert!(!model.join("training").exists());
+    let (new, out) = (new_parts(folder.path()), folder.path().join("never"));
+    let message = failed(1, &["train", "--extend", text(&model), "--dataset", text(&new), "--out", text(&out)]);
+    assert_says(&message, &["tiles cannot be extended", "train again with all pictures"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::backbone::Backbone;
 use crate::calibration::Curve;
 use crate::dataset::{Class, Picture, Sample};
 use crate::evaluation::percentile;
-use crate::features::picture_view;
+use crate::features::{bank_weights, picture_view};
 use crate::job::{
     JobError, TrainRequest, Trained, check_pictures, evaluate_package, open_for_evaluation, size_of, train_further,
 };
@@ -112,6 +112,14 @@ pub fn extend(request: &mut TrainRequest, model: &Path, progress: &dyn Progress)
             "it looks with the backbone `{}`, not with `{}`: name the same one with `--backbone`",
             info.backbone.name,
             backbone.name()
+        )));
+    }
+    // Checksums hold the patches, but not what is said of them.
+    let channels = bank_weights(&backbone).len();
+    if memory.channels != channels {
+        return Err(JobError::Extend(format!(
+            "its training data has patches of {} channels, the backbone gives {channels}; train again with all pictures",
+            memory.channels
         )));
     }
     let Looked { scores, known } = look(request, &package, &memory, progress)?;
