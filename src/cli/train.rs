@@ -151,7 +151,7 @@ fn teach(args: &TrainArgs) -> anyhow::Result<Taught> {
     }
     let package = Package::read(model)?;
     let mut request = request(args, Some(package.info()))?;
-    let Extended { trained, moved } = extend(&mut request, model, &Shown::new())?;
+    let Extended { trained, moved } = extend(&mut request, &package, &Shown::new())?;
     Ok(Taught { request, trained, moved: Some(moved) })
 }
 

@@ -1,7 +1,7 @@
 //! More normal pictures for a model that there is already: without the old pictures, and with how scores moved.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use linewarden_model::package::Package;
 use serde::Serialize;
@@ -94,10 +94,9 @@ impl Spread {
 /// # Errors
 /// When the model left nothing to begin with, has another backbone, or the pictures are of another size, unreadable, or all
 /// known already.
-pub fn extend(request: &mut TrainRequest, model: &Path, progress: &dyn Progress) -> Result<Extended, JobError> {
-    let package = Package::read(model)?;
+pub fn extend(request: &mut TrainRequest, package: &Package, progress: &dyn Progress) -> Result<Extended, JobError> {
     let info = package.info();
-    let memory = Memory::read(model, info)?;
+    let memory = Memory::read(package.path(), info)?;
     let size = size_of(check_pictures(request, 1, progress)?);
     if size != info.image_size {
         let (new, old) = (size, info.image_size);
@@ -122,7 +121,7 @@ pub fn extend(request: &mut TrainRequest, model: &Path, progress: &dyn Progress)
             memory.channels
         )));
     }
-    let Looked { scores, known } = look(request, &package, &memory, progress)?;
+    let Looked { scores, known } = look(request, package, &memory, progress)?;
     let Some(new_before) = Spread::of(&scores, info.threshold) else {
         return Err(JobError::Extend(format!(
             "it has learnt from each of the {} normal pictures in `{}` before",
@@ -134,7 +133,7 @@ pub fn extend(request: &mut TrainRequest, model: &Path, progress: &dyn Progress)
         progress.note(&format!("warning: `{}` was learnt from before and is left out", path.display()));
     }
     request.dataset.samples.retain(|sample| !known.contains(sample.path.as_path()));
-    let trained = train_further(request, &package, &memory, &backbone, progress)?;
+    let trained = train_further(request, package, &memory, &backbone, progress)?;
     let threshold = trained.package.info().threshold;
     let measured = || trained.remembered_held_out.iter().filter(|again| again.is_measured);
     let curve = Curve::through(info.calibration.tau, info.calibration.median_ln);
@@ -144,7 +143,7 @@ pub fn extend(request: &mut TrainRequest, model: &Path, progress: &dyn Progress)
     let test = match &request.test {
         None => None,
         Some(test) => {
-            let before = evaluate_package(&package, test, false, progress)?.image;
+            let before = evaluate_package(package, test, false, progress)?.image;
             let after = &trained.evaluation.image;
             Some([(before.roc_auc, before.f1), (after.roc_auc, after.f1)].map(|(roc_auc, f1)| OnTest { roc_auc, f1 }))
         }
