@@ -13,7 +13,7 @@ use crate::error::ModelError;
 use crate::frame::FrameView;
 use crate::framing::{Framer, Placement};
 use crate::map::{AnomalyMap, LabelMask, label_mask};
-use crate::package::{INPUT, LABELS_OUTPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT, Size};
+use crate::package::{Golden, INPUT, LABELS_OUTPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT, Size};
 use crate::preprocess::Preprocessor;
 use crate::register::Pose;
 use crate::runtime;
@@ -265,6 +265,20 @@ impl Detector {
         Ok(outcome?.pop().unwrap_or_else(nothing)?.score)
     }
 
+    /// The score of one of a package's golden pictures, which is a PNG.
+    ///
+    /// # Errors
+    /// When it is no PNG, or ONNX Runtime fails.
+    pub fn score_golden(&mut self, package: &Package, golden: &Golden, png: &[u8]) -> Result<f64, ModelError> {
+        let broken = |error: image::ImageError| ModelError::Package {
+            path: package.path().to_owned(),
+            reason: format!("cannot read `golden/{}`: {error}", golden.file),
+        };
+        let picture = image::load_from_memory_with_format(png, image::ImageFormat::Png).map_err(broken)?.into_rgb8();
+        let view = FrameView::rgb(picture.width(), picture.height(), &picture)?;
+        if golden.is_view { self.score_view(&view) } else { Ok(self.detect(&view)?.result.anomaly_score) }
+    }
+
     fn score_all<'a, 'b: 'a>(
         &mut self,
         frames: impl ExactSizeIterator<Item = Result<&'a FrameView<'b>, ModelError>>,
@@ -440,12 +454,7 @@ impl Detector {
     /// Lets the model score the package's own pictures, which also warms it up.
     fn check_golden(&mut self, package: &Package) -> Result<(), ModelError> {
         for (golden, png) in package.golden() {
-            let broken = |reason: String| ModelError::Package { path: package.path().to_owned(), reason };
-            let picture = image::load_from_memory_with_format(png, image::ImageFormat::Png)
-                .map_err(|error| broken(format!("cannot read `golden/{}`: {error}", golden.file)))?
-                .into_rgb8();
-            let view = FrameView::rgb(picture.width(), picture.height(), &picture)?;
-            let got = if golden.is_view { self.score_view(&view)? } else { self.detect(&view)?.result.anomaly_score };
+            let got = self.score_golden(package, golden, png)?;
             if (got - golden.anomaly_score).abs() > GOLDEN_TOLERANCE {
                 return Err(ModelError::Golden {
                     path: package.path().to_owned(),

@@ -11,7 +11,6 @@ mod int8;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use image::ImageFormat;
 use linewarden_model::package::{Golden, Package, Size};
 use linewarden_model::{Detector, DetectorOptions, Device, DeviceRequest, FrameView, ModelError, SizePolicy};
 use serde::Serialize;
@@ -338,14 +337,7 @@ impl Variant {
         let mut detector = Detector::from_package(&unproven, &options(1))?;
         let mut golden = Vec::with_capacity(package.golden().len());
         for (own, png) in package.golden() {
-            let broken = |error: image::ImageError| ModelError::Package {
-                path: package.path().to_owned(),
-                reason: format!("cannot read `golden/{}`: {error}", own.file),
-            };
-            let picture = image::load_from_memory_with_format(png, ImageFormat::Png).map_err(broken)?.into_rgb8();
-            let view = FrameView::rgb(picture.width(), picture.height(), &picture)?;
-            let anomaly_score =
-                if own.is_view { detector.score_view(&view)? } else { detector.detect(&view)?.result.anomaly_score };
+            let anomaly_score = detector.score_golden(package, own, png)?;
             golden.push((Golden { anomaly_score, ..own.clone() }, png.clone()));
         }
         Ok(package.with_graph(self.onnx.clone(), golden))
