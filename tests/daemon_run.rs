@@ -234,8 +234,33 @@ fn every_series_exists_at_zero_from_the_start() -> Result<()> {
     linewarden_broker_reconnect_total{line="cap"} 0
     linewarden_build_info{version="0.1.0"} 1
     linewarden_camera_connected{camera="top",line="cap"} 0
+    linewarden_camera_fault_total{camera="top",fault="black",line="cap"} 0
+    linewarden_camera_fault_total{camera="top",fault="frozen",line="cap"} 0
+    linewarden_camera_fault_total{camera="top",fault="moved",line="cap"} 0
+    linewarden_camera_fault_total{camera="top",fault="out_of_focus",line="cap"} 0
+    linewarden_camera_fault_total{camera="top",fault="over_exposed",line="cap"} 0
+    linewarden_camera_health{camera="top",fault="black",line="cap"} 0
+    linewarden_camera_health{camera="top",fault="frozen",line="cap"} 0
+    linewarden_camera_health{camera="top",fault="moved",line="cap"} 0
+    linewarden_camera_health{camera="top",fault="out_of_focus",line="cap"} 0
+    linewarden_camera_health{camera="top",fault="over_exposed",line="cap"} 0
     linewarden_camera_restart_total{camera="top",line="cap"} 0
+    linewarden_capture_clock{camera="top",clock="arrival",line="cap"} 0
+    linewarden_capture_clock{camera="top",clock="ntp",line="cap"} 0
+    linewarden_capture_clock{camera="top",clock="ptp",line="cap"} 0
+    linewarden_capture_clock{camera="top",clock="pts",line="cap"} 0
+    linewarden_capture_lag_seconds{camera="top",line="cap"} 0
+    linewarden_capture_to_acknowledge_quantile_seconds{line="cap",quantile="0.5"} 0
+    linewarden_capture_to_acknowledge_quantile_seconds{line="cap",quantile="0.99"} 0
+    linewarden_capture_to_acknowledge_quantile_seconds{line="cap",quantile="0.999"} 0
+    linewarden_capture_to_acknowledge_seconds_bucket{line="cap",le="+Inf"} 0
+    linewarden_capture_to_acknowledge_seconds_sum{line="cap"} 0
+    linewarden_capture_to_acknowledge_seconds_count{line="cap"} 0
+    linewarden_challenge_overdue{line="cap"} 0
+    linewarden_challenge_total{line="cap",result="failed"} 0
+    linewarden_challenge_total{line="cap",result="passed"} 0
     linewarden_deadline_missed_total{line="cap"} 0
+    linewarden_decision_historical_total{line="cap"} 0
     linewarden_decision_total{line="cap",verdict="pass"} 0
     linewarden_decision_total{line="cap",verdict="reject"} 0
     linewarden_decision_total{line="cap",verdict="unknown"} 0
@@ -245,21 +270,61 @@ fn every_series_exists_at_zero_from_the_start() -> Result<()> {
     linewarden_detection_duration_seconds_sum{camera="top",line="cap",model_version="1",project="brightness"} 0
     linewarden_detection_duration_seconds_count{camera="top",line="cap",model_version="1",project="brightness"} 0
     linewarden_error_total{model_version="1",operation="detect",project="brightness"} 0
+    linewarden_evidence_bytes 0
+    linewarden_evidence_failure_total 0
+    linewarden_evidence_removed_total 0
+    linewarden_frame_dropped_total{camera="top",line="cap",reason="damaged"} 0
     linewarden_frame_dropped_total{camera="top",line="cap",reason="late"} 0
     linewarden_frame_dropped_total{camera="top",line="cap",reason="model_failed"} 0
     linewarden_frame_dropped_total{camera="top",line="cap",reason="pipeline_stopped"} 0
     linewarden_frame_dropped_total{camera="top",line="cap",reason="queue_full"} 0
     linewarden_frame_dropped_total{camera="top",line="cap",reason="unreadable"} 0
+    linewarden_gate_acknowledge_duration_seconds_bucket{line="cap",le="+Inf"} 0
+    linewarden_gate_acknowledge_duration_seconds_sum{line="cap"} 0
+    linewarden_gate_acknowledge_duration_seconds_count{line="cap"} 0
+    linewarden_gate_acknowledged_total{line="cap"} 0
+    linewarden_gate_alarm{line="cap"} 0
+    linewarden_gate_unacknowledged_total{line="cap"} 0
     linewarden_in_service_inference_units{model_version="1",project="brightness"} 0
     linewarden_invalid_image_total{camera="top",line="cap",model_version="1",project="brightness"} 0
     linewarden_max_inference_units{model_version="1",project="brightness"} 1
     linewarden_min_inference_units{model_version="1",project="brightness"} 1
+    linewarden_model_swap_total{line="cap",outcome="failed"} 0
+    linewarden_model_swap_total{line="cap",outcome="rolled_back"} 0
+    linewarden_model_swap_total{line="cap",outcome="swapped"} 0
+    linewarden_outbox_dropped_total{kind="aside",line="cap"} 0
     linewarden_outbox_dropped_total{kind="decision",line="cap"} 0
+    linewarden_outbox_dropped_total{kind="historical",line="cap"} 0
     linewarden_outbox_dropped_total{kind="result",line="cap"} 0
+    linewarden_outbox_expired_total{kind="aside",line="cap"} 0
     linewarden_outbox_expired_total{kind="decision",line="cap"} 0
+    linewarden_outbox_expired_total{kind="historical",line="cap"} 0
     linewarden_outbox_expired_total{kind="result",line="cap"} 0
+    linewarden_outbox_file_failure_total{line="cap"} 0
+    linewarden_outbox_historical_messages{line="cap"} 0
     linewarden_outbox_messages{line="cap"} 0
+    linewarden_outbox_on_disk{line="cap"} 0
+    linewarden_part_note_total{line="cap",reason="deadline_missed"} 0
+    linewarden_part_note_total{line="cap",reason="duplicate_trigger"} 0
+    linewarden_part_note_total{line="cap",reason="late_frame"} 0
+    linewarden_part_note_total{line="cap",reason="late_trigger"} 0
+    linewarden_part_note_total{line="cap",reason="malformed_trigger"} 0
+    linewarden_part_note_total{line="cap",reason="missed_trigger"} 0
+    linewarden_part_note_total{line="cap",reason="missing_view"} 0
+    linewarden_part_note_total{line="cap",reason="out_of_order_trigger"} 0
+    linewarden_part_note_total{line="cap",reason="overflow"} 0
+    linewarden_part_note_total{line="cap",reason="stray_frame"} 0
+    linewarden_part_open{line="cap"} 0
+    linewarden_part_total{line="cap"} 0
     linewarden_processed_image_total{camera="top",line="cap",model_version="1",project="brightness"} 0
+    linewarden_reject_chart_alarm{kind="too_few",line="cap"} 0
+    linewarden_reject_chart_alarm{kind="too_many",line="cap"} 0
+    linewarden_reject_share{line="cap"} 0
+    linewarden_score_drift{camera="top",line="cap"} 0
+    linewarden_score_drift_alarm{camera="top",line="cap"} 0
+    linewarden_shadow_dropped_total{line="cap"} 0
+    linewarden_shadow_total{agreement="differs",line="cap"} 0
+    linewarden_shadow_total{agreement="same",line="cap"} 0
     linewarden_stage_duration_seconds_bucket{camera="top",line="cap",stage="inference",le="+Inf"} 0
     linewarden_stage_duration_seconds_sum{camera="top",line="cap",stage="inference"} 0
     linewarden_stage_duration_seconds_count{camera="top",line="cap",stage="inference"} 0
@@ -277,6 +342,7 @@ fn every_series_exists_at_zero_from_the_start() -> Result<()> {
     linewarden_stage_duration_seconds_count{camera="top",line="cap",stage="total"} 0
     linewarden_successful_request_total{model_version="1",operation="detect",project="brightness"} 0
     linewarden_throttled_total{model_version="1",operation="detect",project="brightness"} 0
+    linewarden_trigger_connected{line="cap"} 0
     "#);
     Ok(())
 }

@@ -67,20 +67,17 @@ pub(crate) fn cookies() -> Result<Split> {
     Ok(Split { train, test })
 }
 
-/// The first normals of the cookies' manifest, which has 31, without its anomalies.
-pub(crate) fn normal_cookies(count: usize) -> Result<Dataset> {
-    let mut normals = 0;
-    let train = cookies()?.train.subset(|_, sample| {
-        normals += usize::from(sample.class == Some(Class::Normal));
-        sample.class == Some(Class::Normal) && normals <= count
-    });
+/// The normals of the cookies' manifest, which has 31, without one of them and without its anomalies.
+pub(crate) fn normal_cookies(without: Option<&str>) -> Result<Dataset> {
+    let is_left_out = |sample: &Sample| without.is_some_and(|name| sample.path.ends_with(name));
+    let train = cookies()?.train.subset(|_, sample| sample.class == Some(Class::Normal) && !is_left_out(sample));
     Ok(Dataset { labels: Vec::new(), ..train })
 }
 
 /// Every cookie that [`normal_cookies`] leaves: the 22 test photographs, the manifest's 32 anomalies and its other normals.
-pub(crate) fn unseen_cookies(count: usize) -> Result<Dataset> {
+pub(crate) fn unseen_cookies(without: Option<&str>) -> Result<Dataset> {
     let Split { train, test } = cookies()?;
-    let learnt: HashSet<PathBuf> = normal_cookies(count)?.samples.into_iter().map(|sample| sample.path).collect();
+    let learnt: HashSet<PathBuf> = normal_cookies(without)?.samples.into_iter().map(|sample| sample.path).collect();
     let others = train.subset(|_, sample| !learnt.contains(&sample.path)).samples.into_iter();
     let samples = others.map(|sample| Sample { mask: None, ..sample }).chain(test.samples).collect();
     Ok(Dataset { samples, ..test })
@@ -112,7 +109,7 @@ fn sample(path: &Path, class: Class, mask: Option<MaskSource>) -> Sample {
 }
 
 /// The files of a folder, sorted by name.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();

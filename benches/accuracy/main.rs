@@ -1,7 +1,8 @@
 //! `make bench-accuracy`: how good models are on real photographs, trained with default options, each figure beside the
-//! floor that the project promises. No figure fails the run; one below its floor says so. `-- --only PART` keeps the
+//! floor that the project promises, and what training costs. No figure fails the run; one below its floor says so. `-- --only PART` keeps the
 //! tests whose name has that part.
 
+mod cost;
 mod data;
 
 use std::io::{self, Write as _};
@@ -28,13 +29,15 @@ type LabelledFloors = [f64; 4];
 /// What is measured under a name.
 type Test = (&'static str, fn() -> Result<()>);
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 8] = [
     ("cookies, their manifest, the 22 test photographs", cookies),
     ("cookies, 5-fold", cookies_by_folds),
     ("cookies, normals alone", normal_cookies),
     ("tiles, normals alone", normal_tiles),
     ("tiles, 30 normals and 10 of each defect", few_labelled_tiles),
     ("tiles, 100 normals and 20 of each defect", labelled_tiles),
+    ("cost of training on cookies", cost::cookies),
+    ("cost of training on 2,000 tiles", cost::two_thousand_tiles),
 ];
 
 fn main() -> Result<()> {
@@ -74,19 +77,26 @@ fn cookies_by_folds() -> Result<()> {
 }
 
 /// The study's F1 of 0.987 has no fraction over 22 pictures of which 8 are cracked, but over 54 of which 40 are: all that
-/// the manifest's 31 normals leave. The stricter sets are told beside it: the 22 alone, and what 30 normals leave.
+/// the manifest's 31 normals leave. The stricter sets are told beside it: the 22 alone, and what exactly 30 normals leave.
+///
+/// The first 30 by file name, as with tiles, lack `normal-9`; the manifest's first 30 lack `normal-31`. That is the only
+/// photograph to learn from with the tray's lower rim in it, which one good cookie among the 22 shows, too: nothing that
+/// saw neither can know that the rim is normal. The others are drawn at random.
 fn normal_cookies() -> Result<()> {
-    for normals in [31, 30] {
+    for without in [None, Some("normal-9.jpg"), Some("normal-25.jpg"), Some("normal-19.jpg"), Some("normal-31.jpg")] {
         let mut means = [0.0; 4];
         for seed in SEEDS {
-            let trained = run(data::normal_cookies(normals)?, data::unseen_cookies(normals)?, seed)?;
+            let trained = run(data::normal_cookies(without)?, data::unseen_cookies(without)?, seed)?;
             let on_all = trained.evaluation.image;
             let on_photographs = evaluate(&trained.package, &data::cookies()?.test)?.image;
             let aucs = [&on_all, &on_photographs].map(|image| image.roc_auc.unwrap_or(0.0));
             let figures = [aucs[0], on_all.f1, aucs[1], on_photographs.f1];
             means.iter_mut().zip(figures).for_each(|(mean, figure)| *mean += figure / SEEDS.len() as f64);
         }
-        let left = 85 - normals;
+        let (normals, left) = if without.is_some() { (30, 55) } else { (31, 54) };
+        if let Some(name) = without {
+            say(&format!("  all normals but `{name}`"))?;
+        }
         row(&format!("{normals} normals, the {left} others, mean ROC AUC, seeds {SEEDS:?}"), means[0], 0.99)?;
         row(&format!("{normals} normals, the {left} others, mean F1, seeds {SEEDS:?}"), means[1], 0.95)?;
         row(&format!("{normals} normals, the 22 photographs, mean ROC AUC, seeds {SEEDS:?}"), means[2], 0.99)?;

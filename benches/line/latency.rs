@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use gst::prelude::*;
 use gstlinewarden::meta;
 use jiff::{SignedDuration, Timestamp};
-use linewarden_core::{Decision, DecisionRules};
+use linewarden_core::{ClockSource, Decision, DecisionRules};
 use linewarden_publish::{MessageKind, Observer, PublishEvent, Publisher, PublisherConfig};
 use linewarden_testkit::broker::Mosquitto;
 
@@ -74,10 +74,10 @@ fn publisher(broker: &Mosquitto, journal: &Shared) -> Result<(Publisher, Receive
             // Only the first connection is waited for.
             let _ = sender.send(());
         }
-        PublishEvent::Acknowledged { kind: MessageKind::Result, latency } => {
+        PublishEvent::Acknowledged { kind: MessageKind::Result, latency, .. } => {
             locked(&journal).result_latencies.push(*latency);
         }
-        PublishEvent::Acknowledged { kind: MessageKind::Decision, latency } => {
+        PublishEvent::Acknowledged { kind: MessageKind::Decision, latency, .. } => {
             let mut journal = locked(&journal);
             journal.decisions.push(Instant::now());
             journal.decision_latencies.push(*latency);
@@ -125,6 +125,10 @@ fn publish(publisher: &Publisher, rules: &DecisionRules, meta: meta::AnomalyMeta
         decided_at: now,
         reject_at: None,
         expires_at: now.checked_add(SignedDuration::from_secs(60)).unwrap_or(Timestamp::MAX),
+        action: verdict.into(),
+        clock: ClockSource::Arrival,
+        encoder: None,
+        last_captured_at: frame.captured_at,
     });
 }
 

@@ -1,21 +1,18 @@
 //! `linewarden detect`.
 
 use std::collections::HashSet;
-use std::io::{self, Cursor, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use image::{ImageFormat, RgbImage};
-use linewarden_model::overlay::draw_on_rgb;
-use linewarden_model::{
-    Detection, Detector, DetectorOptions, DeviceRequest, FrameView, Label, ModelInfo, ModelType, SizePolicy,
-};
+use image::RgbImage;
+use linewarden_model::overlay::{draw_on_rgb, mask_rgb};
+use linewarden_model::{Detection, Detector, DetectorOptions, DeviceRequest, FrameView, ModelInfo, SizePolicy};
 use linewarden_train::dataset::Picture;
 use serde_json::{Value, json};
 
 use super::{CallError, model_must_exist};
+use crate::services::detect_anomaly_result;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,9 +22,6 @@ Examples:
 
 /// How strongly overlays tint the picture.
 const OVERLAY_ALPHA: f32 = 0.5;
-const BACKGROUND: [u8; 3] = [255; 3];
-/// Colour of anomalies where the model has no labels.
-const UNNAMED: [u8; 3] = [0xFF, 0x3B, 0x30];
 
 /// What a model says of pictures.
 #[derive(Debug, clap::Args)]
@@ -81,7 +75,7 @@ pub(super) fn run(args: &DetectArgs) -> anyhow::Result<()> {
     let mut failures = 0_usize;
     for path in &args.images {
         match one(&mut detector, path, overlays.as_mut(), masks.as_mut()) {
-            Ok((detection, mask)) if args.json => entries.push(entry(path, &detection, detector.info(), mask)?),
+            Ok((detection, size)) if args.json => entries.push(entry(path, &detection, detector.info(), size)?),
             Ok((detection, _)) => print_line(path, &detection)?,
             Err(error) => {
                 failures += 1;
@@ -103,14 +97,15 @@ fn one(
     path: &Path,
     overlays: Option<&mut Folder>,
     masks: Option<&mut Folder>,
-) -> anyhow::Result<(Detection, RgbImage)> {
+) -> anyhow::Result<(Detection, (u32, u32))> {
     let mut picture = Picture::read(path)?;
     let (width_px, height_px) = (u32::try_from(picture.width_px)?, u32::try_from(picture.height_px)?);
     detector.check_size(width_px, height_px)?;
     let detection = detector.detect(&FrameView::rgb(width_px, height_px, &picture.rgb)?)?;
     let labels = &detector.info().labels;
-    let mask = draw_mask(&detection, labels, width_px, height_px);
     if let Some(folder) = masks {
+        let mask = mask_rgb(&detection, labels, width_px, height_px);
+        let mask = RgbImage::from_raw(width_px, height_px, mask).context("the mask lost its pixels")?;
         mask.save(folder.next(path)).context("cannot write the mask")?;
     }
     if let Some(folder) = overlays {
@@ -118,45 +113,16 @@ fn one(
         let drawn = RgbImage::from_raw(width_px, height_px, picture.rgb).context("the picture lost its pixels")?;
         drawn.save(folder.next(path)).context("cannot write the overlay")?;
     }
-    Ok((detection, mask))
-}
-
-/// The mask at the picture's size, labels in their colours on white.
-fn draw_mask(detection: &Detection, labels: &[Label], width_px: u32, height_px: u32) -> RgbImage {
-    let mut mask = RgbImage::from_pixel(width_px, height_px, BACKGROUND.into());
-    if !detection.result.is_anomalous {
-        return mask;
-    }
-    let colors: Vec<[u8; 3]> = labels.iter().map(|label| color(&label.hex_color)).collect();
-    let found = detection.map.resized(width_px as usize, height_px as usize).mask();
-    for (pixel, &label) in mask.pixels_mut().zip(&found.labels) {
-        if let Some(index) = usize::from(label).checked_sub(1) {
-            *pixel = colors.get(index).copied().unwrap_or(UNNAMED).into();
-        }
-    }
-    mask
-}
-
-/// `#RRGGBB` as bytes.
-fn color(hex: &str) -> [u8; 3] {
-    let channel = |at: usize| hex.get(at..at + 2).and_then(|text| u8::from_str_radix(text, 16).ok());
-    match (channel(1), channel(3), channel(5)) {
-        (Some(red), Some(green), Some(blue)) => [red, green, blue],
-        _ => UNNAMED,
-    }
+    Ok((detection, (width_px, height_px)))
 }
 
 /// The REST API's answer for one picture, with score, threshold and time.
-fn entry(path: &Path, detection: &Detection, info: &ModelInfo, mask: RgbImage) -> anyhow::Result<Value> {
+fn entry(path: &Path, detection: &Detection, info: &ModelInfo, size: (u32, u32)) -> anyhow::Result<Value> {
     let result = &detection.result;
-    let mut answer = json!({
-        "Source": { "Type": "direct" },
-        "IsAnomalous": result.is_anomalous,
-        "Confidence": result.confidence,
-        "AnomalyScore": result.anomaly_score,
-        "AnomalyThreshold": result.anomaly_threshold,
-        "Time": detection.times.total().as_secs_f64() * 1e3,
-    });
+    let mut answer = detect_anomaly_result(detection, info, size.0, size.1)?;
+    answer["AnomalyScore"] = result.anomaly_score.into();
+    answer["AnomalyThreshold"] = result.anomaly_threshold.into();
+    answer["Time"] = (detection.times.total().as_secs_f64() * 1e3).into();
     if let Some(pose) = &detection.pose {
         answer["Registration"] = json!({
             "Applied": pose.applied,
@@ -165,18 +131,6 @@ fn entry(path: &Path, detection: &Detection, info: &ModelInfo, mask: RgbImage) -
             "ShiftX": pose.shift_x,
             "ShiftY": pose.shift_y,
         });
-    }
-    if info.model_type == ModelType::Segmentation {
-        let anomaly = |anomaly: &linewarden_core::Anomaly| {
-            json!({
-                "Name": anomaly.name,
-                "PixelAnomaly": { "TotalPercentageArea": anomaly.total_percentage_area, "Color": anomaly.hex_color },
-            })
-        };
-        answer["Anomalies"] = result.anomalies.iter().map(anomaly).collect();
-        let mut png = Cursor::new(Vec::new());
-        mask.write_to(&mut png, ImageFormat::Png)?;
-        answer["AnomalyMask"] = STANDARD.encode(png.into_inner()).into();
     }
     Ok(json!({ "file": path, "DetectAnomalyResult": answer }))
 }

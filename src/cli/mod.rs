@@ -1,13 +1,20 @@
 //! The command line: what was called, with which exit code it ends, and where its log goes.
 
+mod aws_model;
+mod challenge;
 mod dataset;
 mod demo;
 mod detect;
 mod evaluate;
+mod evidence;
 mod framing;
+mod keys;
+mod model;
 mod optimize;
 mod progress;
 mod run;
+mod running;
+mod serve;
 mod threshold;
 mod train;
 
@@ -51,8 +58,20 @@ enum Command {
     Dataset(dataset::DatasetArgs),
     /// Everything at once on synthetic parts
     Demo(demo::DemoArgs),
+    /// Prove that what was kept of decided parts is untouched
+    Evidence(evidence::EvidenceArgs),
+    /// Run parts whose verdict is known, and see whether a line tells them apart
+    Challenge(challenge::ChallengeArgs),
+    /// Change the model of a running line without stopping it
+    Model(model::ModelArgs),
     /// Run the lines of this machine
     Run(run::RunArgs),
+    /// Run the lines and the doors of the old service
+    Serve(serve::ServeArgs),
+    /// Make, list and take away access keys of the REST API and the S3 endpoint
+    Keys(keys::KeysArgs),
+    /// Give a current boto3 and aws command line the service that they no longer have
+    AwsModel(aws_model::AwsModelArgs),
 }
 
 impl Command {
@@ -65,7 +84,13 @@ impl Command {
             Self::Detect(args) => detect::run(&args),
             Self::Dataset(args) => dataset::run(&args),
             Self::Demo(args) => demo::run(&args),
+            Self::Evidence(args) => evidence::run(&args),
+            Self::Challenge(args) => challenge::run(&args),
+            Self::Model(args) => model::run(&args),
             Self::Run(args) => run::run(&args),
+            Self::Serve(args) => serve::run(&args),
+            Self::Keys(args) => keys::run(&args),
+            Self::AwsModel(args) => aws_model::run(&args),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use crate::config::Doors;
 use crate::{config, daemon};
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RunArgs {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+/// What `run` and `serve` are told.
+#[derive(Debug, clap::Args)]
+pub(super) struct DaemonArgs {
     /// The configuration
     #[arg(value_name = "CONFIG.toml")]
     config: PathBuf,
@@ -29,9 +37,14 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let config = config::load(&args.config, args.pipelines.as_deref())?;
+    run_daemon(&args.daemon, Doors::Lines)
+}
+
+/// Runs, or checks, what these doors of the configuration are.
+pub(super) fn run_daemon(args: &DaemonArgs, doors: Doors) -> anyhow::Result<()> {
+    let config = config::load(&args.config, args.pipelines.as_deref(), doors)?;
     if args.check {
         return io::stdout().write_all(config.summary().as_bytes()).context("cannot write to standard output");
     }
-    daemon::run(&config)
+    daemon::run(&config, &args.config)
 }

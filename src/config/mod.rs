@@ -10,8 +10,16 @@ mod shape;
 use std::fmt;
 use std::path::Path;
 
-pub use checked::{CameraConfig, Capture, Config, DecisionConfig, Folder, LineConfig, SourceProperty, UnknownPolicy};
+pub use checked::{
+    AgentConfig, ApiConfig, CameraConfig, Capture, ClockChoice, ClockConfig, Config, DecisionConfig, DigitalTrigger,
+    Doors, DriftConfig, DriftReference, EvidenceConfig, EvidenceRules, Folder, GateConfig, HealthConfig, LineConfig,
+    Measure, PartsConfig, PictureConfig, QueueConfig, QueueDrop, RejectChartConfig, ShadowConfig, SocketAccess,
+    SourceProperty, TriggerConfig, UnknownPolicy, ViewConfig, WatchConfig,
+};
+#[cfg(feature = "modbus")]
+pub use checked::{ModbusPoint, ModbusTrigger};
 pub use raw::Problem;
+pub(crate) use raw::parse_duration;
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,10 +44,10 @@ impl fmt::Display for ConfigError {
 ///
 /// # Errors
 /// When anything is wrong: all of it.
-pub fn load(path: &Path, pipelines: Option<&Path>) -> Result<Config, ConfigError> {
+pub fn load(path: &Path, pipelines: Option<&Path>, doors: Doors) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read the configuration: {error}");
         ConfigError { problems: vec![Problem { file: path.to_owned(), line: 1, column: 1, message }] }
     })?;
-    checked::check(path, text, pipelines)
+    checked::check(path, text, pipelines, doors)
 }

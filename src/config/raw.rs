@@ -269,6 +269,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         "s" => 1.0,
         "min" => 60.0,
         "h" => 3600.0,
+        "d" => 86_400.0,
         _ => return None,
     };
     let amount: f64 = amount.trim().parse().ok()?;

@@ -12,7 +12,8 @@ use toml::de::DeValue;
 use super::checked::{Capture, Folder, SourceProperty};
 use super::raw::{self, Section, Source};
 
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
+    ("aravis", include_str!("../../pipelines/aravis.toml")),
     ("file", include_str!("../../pipelines/file.toml")),
     ("folder", include_str!("../../pipelines/folder.toml")),
     ("rtsp", include_str!("../../pipelines/rtsp.toml")),
@@ -225,7 +226,7 @@ impl Shape {
                 _ => None,
             },
         });
-        Capture { launch, live: self.live, properties, folder }
+        Capture { launch, live: self.live, properties, folder, ..Capture::default() }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use image::RgbImage;
 
+use super::clock::Captured;
 use super::frames::Frames;
 use crate::config::Folder;
 use crate::metrics::NotScored;
@@ -97,7 +98,7 @@ fn push(path: &Path, pts: Duration, source: &gst_app::AppSrc, frames: &Frames) -
         Ok(sample) => source.push_sample(&sample).is_ok(),
         Err(error) => {
             frames.events().picture_unreadable(path, &format!("{error:#}"));
-            frames.lose(NotScored::Unreadable);
+            frames.lose(NotScored::Unreadable, Captured::now());
             true
         }
     }
@@ -116,6 +117,6 @@ fn sample(picture: &RgbImage, pts: Duration, frames: &Frames) -> anyhow::Result<
     let mut buffer = gst::Buffer::from_mut_slice(pixels);
     let writable = buffer.make_mut();
     writable.set_pts(gst::ClockTime::try_from(pts).ok());
-    frames.stamp(writable);
+    frames.stamp(writable, Captured::now());
     Ok(gst::Sample::builder().buffer(&buffer).caps(&info.to_caps()?).build())
 }

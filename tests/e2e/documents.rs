@@ -1,5 +1,7 @@
 //! What `--json` prints is one document of a fixed shape, and every command's help has examples.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::{done, json, keys, parts, temp, text};
@@ -24,6 +26,27 @@ fn every_help_has_examples() {
         let call = format!("  linewarden {}", command.join(" "));
         assert!(examples.starts_with(&call), "{command:?}: {examples}");
     }
+}
+
+/// A promise whose test is gone, or sleeps, is none.
+#[test]
+fn every_test_that_the_documents_name_is_there_and_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for document in ["README.md", "ARCHITECTURE.md"] {
+        let document = std::fs::read_to_string(root.join(document)).unwrap();
+        let in_quotes = document.split('`').skip(1).step_by(2);
+        for name in in_quotes.filter(|name| name.contains("tests/") && name.contains(".rs")) {
+            let (file, test) = name.split_once("::").map_or((name, None), |(file, test)| (file, Some(test)));
+            let source = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(!source.contains("\n#[ignore"), "{file} skips a test");
+            if let Some(test) = test {
+                assert!(source.contains(&format!("#[test]\nfn {test}()")), "{file} has no test {test}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 10, "{named}");
 }
 
 #[test]

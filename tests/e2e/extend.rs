@@ -25,6 +25,12 @@ fn normals_in(model: &Path) -> u64 {
     info["dataset"]["normal"].as_u64().unwrap()
 }
 
+/// What a line's scores are compared with.
+fn normal_scores_in(model: &Path) -> Vec<f64> {
+    let info: Value = serde_json::from_slice(&fs::read(model.join("model.json")).unwrap()).unwrap();
+    info["normal_scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect()
+}
+
 /// A package with all that lies beside its own files.
 fn copy_of(model: &Path, copy: &Path) {
     fs::create_dir_all(copy).unwrap();
@@ -68,6 +74,11 @@ fn an_extended_model_knows_old_and_new_pictures_and_says_how_scores_moved() {
     assert!(moved["new_before"]["median"].as_f64() <= moved["new_before"]["highest"].as_f64(), "{moved}");
     assert_eq!(moved["test"][1]["roc_auc"].as_f64(), answer["evaluation"]["image"]["roc_auc"].as_f64());
     assert_eq!(normals_in(&out), (PART_NORMALS + NEW) as u64);
+    for (package, pictures) in [(&model, PART_NORMALS), (&out, PART_NORMALS + NEW)] {
+        let scores = normal_scores_in(package);
+        assert_eq!(scores.len(), pictures, "each normal picture was held out once");
+        assert!(scores.is_sorted() && scores.iter().all(|score| (0.0..=1.0).contains(score)), "{scores:?}");
+    }
     let info: Value = serde_json::from_slice(&before).unwrap();
     assert_eq!(answer["extended_from"], info["onnx_sha256"]);
     assert_eq!(answer["version"], "2");

@@ -9,6 +9,7 @@ mod accuracy;
 mod bad_input;
 mod documents;
 mod extend;
+mod labelled_tiles;
 mod optimize;
 mod packages;
 mod regions;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linewarden_testkit::broker::{Mosquitto, Subscriber};
-use linewarden_testkit::launch::gst_launch;
+use linewarden_testkit::launch::{Running, gst_launch};
 use linewarden_testkit::rtsp::RtspCamera;
 use serde_json::Value;
 
@@ -45,11 +45,15 @@ fn belt(cookies: &Cookies) -> &'static Belt {
         let pictures: Vec<PathBuf> = order.iter().enumerate().map(numbered).collect();
         let are_anomalous = order.iter().map(|&index| cookies.tests[index].1).collect();
         let belt = Belt { scores: scores(&cookies.model, &pictures), are_anomalous, folder };
-        let encoder = "videoconvert ! video/x-raw,format=I420 ! x264enc pass=quant quantizer=18 speed-preset=superfast";
-        let end = format!("h264parse ! matroskamux ! filesink location={}", text(&belt.film()));
-        launch(&format!("{} ! {encoder} ! {end}", belt.source()));
+        film(&belt.source(), &belt.film());
         belt
     })
+}
+
+/// What the source shows, as H.264.
+fn film(source: &str, path: &Path) {
+    let encoder = "videoconvert ! video/x-raw,format=I420 ! x264enc pass=quant quantizer=18 speed-preset=superfast";
+    launch(&format!("{source} ! {encoder} ! h264parse ! matroskamux ! filesink location={}", text(path)));
 }
 
 impl Belt {
@@ -59,9 +63,17 @@ impl Belt {
 
     /// A source of all cookies in order.
     fn source(&self) -> String {
-        let last = self.len() - 1;
+        self.rounds(1)
+    }
+
+    /// The same, so many times.
+    fn rounds(&self, rounds: usize) -> String {
+        let (last, count) = (self.len() - 1, rounds * self.len());
         let folder = text(&self.folder);
-        format!("multifilesrc location={folder}/%02d.png stop-index={last} caps=image/png,framerate=20/1 ! pngdec")
+        format!(
+            "multifilesrc location={folder}/%02d.png stop-index={last} loop=true num-buffers={count} \
+             caps=image/png,framerate=20/1 ! pngdec"
+        )
     }
 
     /// The belt as H.264 with 20 frames a second.
@@ -106,17 +118,29 @@ fn inspection(model: &Path, broker: &Mosquitto) -> String {
 
 /// All results and decisions until the line says goodbye.
 fn published(subscriber: &Subscriber) -> (Vec<Value>, Vec<Value>) {
+    published_until(subscriber, |_, _| false)
+}
+
+/// The same, or until there are so many as are waited for.
+fn published_until(
+    subscriber: &Subscriber,
+    is_enough: impl Fn(&[Value], &[Value]) -> bool,
+) -> (Vec<Value>, Vec<Value>) {
     let (mut results, mut decisions) = (Vec::new(), Vec::new());
-    loop {
-        let message = subscriber.next_message(PATIENCE).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !is_enough(&results, &decisions) {
+        let so_far = (results.len(), decisions.len());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let message = subscriber.next_message(left).unwrap_or_else(|error| panic!("{error:#} after {so_far:?}"));
         let content = message.json().unwrap();
         match message.topic.as_str() {
             "linewarden/line1/camera1/result" => results.push(content),
             "linewarden/line1/decision" => decisions.push(content),
-            "linewarden/line1/state" if content["state"] == "offline" => return (results, decisions),
+            "linewarden/line1/state" if content["state"] == "offline" => break,
             _ => {}
         }
     }
+    (results, decisions)
 }
 
 #[test]
@@ -151,16 +175,22 @@ fn an_rtsp_stream_gives_one_result_a_frame_in_order() {
     let Some(cookies) = cookies() else { return };
     let (belt, broker) = (belt(cookies), Mosquitto::start().unwrap());
     let subscriber = broker.subscribe("linewarden/#").unwrap();
-    let film = belt.film();
+    // Everything comes a second time, and the client is ended: on a busy machine GStreamer 1.22's jitter buffer keeps the end
+    // of a stream to itself, and decoders hold the last pictures back until it comes.
+    let rounds = belt.folder.join("rounds.mkv");
+    film(&belt.rounds(2), &rounds);
     let camera = RtspCamera::start(&format!(
         "filesrc location={} ! matroskademux ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1",
-        text(&film)
+        text(&rounds)
     ))
     .unwrap();
     let source =
         format!("rtspsrc location={} protocols=tcp latency=200 ! rtph264depay ! h264parse ! avdec_h264", camera.url());
-    launch(&format!("{source} ! {}", inspection(&cookies.model, &broker)));
-    let (results, decisions) = published(&subscriber);
-    assert_eq!((results.len(), decisions.len()), (belt.len(), belt.len()));
-    belt.assert_inspected(&results, &decisions, true);
+    let launched = Running::start(&format!("{source} ! {}", inspection(&cookies.model, &broker))).unwrap();
+    let count = belt.len();
+    let (results, decisions) =
+        published_until(&subscriber, |results, decisions| results.len() >= count && decisions.len() >= count);
+    drop(launched);
+    belt.assert_inspected(&results[..count], &decisions[..count], true);
+    published(&subscriber);
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::health::Fault;
 use crate::result::FrameResult;
 
 /// What the gate is told to do with a part.
@@ -31,6 +32,60 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Reject => "reject",
             Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What the gate is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Let the part through.
+    Pass,
+    /// Take it off the line.
+    Reject,
+    /// Stop the line: nobody knows what this part is.
+    Stop,
+    /// Follow your own policy for parts that nobody knows.
+    None,
+}
+
+impl From<Verdict> for Action {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Pass,
+            Verdict::Reject => Self::Reject,
+            Verdict::Unknown => Self::None,
+        }
+    }
+}
+
+/// What said when a frame was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockSource {
+    /// Nothing but its arrival here.
+    #[default]
+    Arrival,
+    /// The frame's time stamp, tied to this machine's clock: when it was taken, or reached this machine.
+    Pts,
+    /// The camera's clock, as its RTCP reports tell it.
+    Ntp,
+    /// The camera's clock, by PTP.
+    Ptp,
+}
+
+impl ClockSource {
+    /// Every clock, for series that must exist from the start.
+    pub const ALL: [Self; 4] = [Self::Arrival, Self::Pts, Self::Ntp, Self::Ptp];
+
+    /// The name used in messages and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Arrival => "arrival",
+            Self::Pts => "pts",
+            Self::Ntp => "ntp",
+            Self::Ptp => "ptp",
         }
     }
 }
@@ -70,6 +125,48 @@ pub enum Reason {
         /// Why, from a bounded set such as `model_failed`.
         why: &'static str,
     },
+    /// So many of the part's frames reject.
+    Votes {
+        /// Frames that reject.
+        rejects: usize,
+        /// Frames that were scored.
+        frames: usize,
+    },
+    /// No verdict stood when it had to.
+    Deadline,
+    /// More came than could be scored in time.
+    Overload,
+    /// The camera that should have seen the part is lost.
+    CameraLost {
+        /// Its name.
+        camera: String,
+    },
+    /// The camera that should have seen the part has not delivered yet.
+    CameraStarting {
+        /// Its name.
+        camera: String,
+    },
+    /// The camera did not see the part.
+    MissingView {
+        /// Its name.
+        camera: String,
+    },
+    /// The camera's pictures are not to be trusted.
+    CameraUnhealthy {
+        /// What is wrong with them.
+        fault: Fault,
+    },
+    /// Fewer frames were scored than the part's verdict needs.
+    TooFewFrames {
+        /// Frames that were scored.
+        frames: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// No frame shows the part.
+    NoFrames,
+    /// The line ended before the part was decided.
+    Stopped,
 }
 
 impl fmt::Display for Reason {
@@ -82,6 +179,16 @@ impl fmt::Display for Reason {
             Self::Coverage { label, area } => write!(formatter, "coverage: {label} {area:.6}"),
             Self::AnomalyTypes { found } => write!(formatter, "anomaly_types: {found}"),
             Self::NotScored { why } => write!(formatter, "not_scored: {why}"),
+            Self::Votes { rejects, frames } => write!(formatter, "votes: {rejects} of {frames}"),
+            Self::Deadline => write!(formatter, "deadline"),
+            Self::Overload => write!(formatter, "overload"),
+            Self::CameraLost { camera } => write!(formatter, "camera_lost: {camera}"),
+            Self::CameraStarting { camera } => write!(formatter, "camera_starting: {camera}"),
+            Self::MissingView { camera } => write!(formatter, "missing_view: {camera}"),
+            Self::TooFewFrames { frames, needed } => write!(formatter, "too_few_frames: {frames} of {needed}"),
+            Self::NoFrames => write!(formatter, "no_frames"),
+            Self::Stopped => write!(formatter, "stopped"),
+            Self::CameraUnhealthy { fault } => write!(formatter, "camera_unhealthy: {}", fault.as_str()),
         }
     }
 }
@@ -164,6 +271,11 @@ impl DecisionRules {
             .collect()
     }
 
+    /// The labels whose coverage is limited: a model must have them.
+    pub fn limited_labels(&self) -> impl Iterator<Item = &str> {
+        self.coverage_limits.keys().map(String::as_str)
+    }
+
     /// The verdict on one result, and why.
     pub fn decide(&self, result: &FrameResult) -> (Verdict, Reason) {
         if !result.is_anomalous {
@@ -218,6 +330,14 @@ pub struct Decision {
     pub reject_at: Option<Timestamp>,
     /// After this moment the decision must not be acted on, and is not sent as live.
     pub expires_at: Timestamp,
+    /// What the gate is asked to do.
+    pub action: Action,
+    /// What said when the part was captured.
+    pub clock: ClockSource,
+    /// The encoder's count at the trigger, if there was one.
+    pub encoder: Option<i64>,
+    /// When the last frame that the verdict rests on was captured: it could not be reached before. Not in the message.
+    pub last_captured_at: Timestamp,
 }
 
 #[cfg(test)]

@@ -1,22 +1,21 @@
 //! A loaded model: pictures in, detections out.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use linewarden_core::{Anomaly, BACKGROUND, FrameResult, ModelRef};
-use ort::session::Session;
-use ort::value::TensorRef;
-
 use crate::device::{Device, DeviceChoice, DeviceRequest};
+use crate::engine::{Engine, Outcome, Scored};
 use crate::error::ModelError;
 use crate::frame::FrameView;
 use crate::framing::{Framer, Placement};
 use crate::map::{AnomalyMap, LabelMask, label_mask};
-use crate::package::{Golden, INPUT, LABELS_OUTPUT, MAP_OUTPUT, ModelInfo, ModelType, Package, SCORE_OUTPUT, Size};
+use crate::package::{Golden, ModelInfo, ModelType, Package, Size};
 use crate::preprocess::Preprocessor;
 use crate::register::Pose;
-use crate::runtime;
+use crate::shared::Sharing;
+use linewarden_core::{Anomaly, BACKGROUND, FrameResult, ModelRef};
 
 /// How far a golden score may be from its promise.
 const GOLDEN_TOLERANCE: f64 = 1e-3;
@@ -26,9 +25,11 @@ const MASK_SCALE: usize = 4;
 /// Maps of many tiles are fine enough without: no side of a mask grows beyond this.
 const MASK_SIDE: usize = 1024;
 
-/// Views that go through the graph together where that is faster. One thread gains nothing; two gain a fifth with four
-/// pictures and no more with eight, while memory grows with each.
+/// Views of one detector that go through the graph together, with several threads or on a GPU: memory grows with each.
 const VIEWS_AT_ONCE: usize = 4;
+
+/// Frames of several cameras in one run of a GPU.
+const BATCH_ON_GPU: usize = 8;
 
 const BACKGROUND_COLOR: &str = "#FFFFFF";
 
@@ -61,12 +62,36 @@ impl Default for DetectorOptions {
     }
 }
 
+/// Whose views go through the graph in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Batch {
+    /// Those of detectors of the same graph where that is faster: up to 8 on CUDA and TensorRT, elsewhere each detector
+    /// has the graph for itself.
+    #[default]
+    Auto,
+    /// Each detector has the graph for itself.
+    Own,
+    /// Up to so many of detectors of the same graph, device, threads and number, which share one engine.
+    UpTo(NonZeroUsize),
+}
+
+impl Batch {
+    /// How many views may go together.
+    pub(crate) fn on(self, device: Device) -> usize {
+        match (self, device) {
+            (Self::Own, _) | (Self::Auto, Device::Cpu | Device::OpenVino) => 1,
+            (Self::Auto, Device::Cuda | Device::TensorRt) => BATCH_ON_GPU,
+            (Self::UpTo(most), _) => most.get(),
+        }
+    }
+}
+
 /// How long each stage of one detection took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageTimes {
     /// Scaling and colour conversion.
     pub preprocess: Duration,
-    /// ONNX Runtime.
+    /// ONNX Runtime, and where detectors share an engine the wait for it.
     pub inference: Duration,
     /// Map, labels and areas.
     pub postprocess: Duration,
@@ -107,30 +132,17 @@ pub struct Detector {
     model_ref: ModelRef,
     choice: DeviceChoice,
     sizes: SizePolicy,
-    session: Session,
-    together: Together,
+    runner: Runner,
     framer: Framer,
     input: Vec<u8>,
     view: Vec<u8>,
 }
 
-/// A second session, for several views in one run.
+/// What runs the graph.
 #[derive(Debug)]
-enum Together {
-    /// It would not be faster.
-    Never,
-    /// Nobody needed it so far; this is the graph.
-    Unopened(Vec<u8>, DetectorOptions, Device),
-    /// It takes any number of views.
-    Open(Session),
-}
-
-/// What the graph says of one view.
-struct Scored {
-    score: f64,
-    map: AnomalyMap,
-    /// One a label, where the model learnt labels.
-    labels: Vec<AnomalyMap>,
+enum Runner {
+    Own(Box<Engine>),
+    Shared(Sharing),
 }
 
 /// A frame on its way through the graph, view by view.
@@ -152,16 +164,29 @@ impl Detector {
         Self::from_package(&Package::read(path)?, options)
     }
 
+    /// The same, and the graph may be shared with the process's other detectors that were opened so: it is loaded once,
+    /// and views that come at the same time are run together. Each frame has the score that it has alone.
+    ///
+    /// # Errors
+    /// As [`Detector::open`].
+    pub fn open_shared(path: &Path, options: &DetectorOptions, batch: Batch) -> Result<Self, ModelError> {
+        Self::on_best_device(&Package::read(path)?, options, batch)
+    }
+
     /// The same for a package that has been read already.
     ///
     /// # Errors
     /// As [`Detector::open`].
     pub fn from_package(package: &Package, options: &DetectorOptions) -> Result<Self, ModelError> {
+        Self::on_best_device(package, options, Batch::Own)
+    }
+
+    fn on_best_device(package: &Package, options: &DetectorOptions, batch: Batch) -> Result<Self, ModelError> {
         let mut passed_over = Vec::new();
         let candidates = options.device.candidates();
         let last = candidates.len().saturating_sub(1);
         for (index, device) in candidates.into_iter().enumerate() {
-            match Self::on_device(package, options, device) {
+            match Self::on_device(package, options, batch, device) {
                 Ok(mut detector) => {
                     detector.choice.passed_over = passed_over;
                     return Ok(detector);
@@ -175,23 +200,25 @@ impl Detector {
         Err(ModelError::UnknownDevice("none".to_owned()))
     }
 
-    fn on_device(package: &Package, options: &DetectorOptions, device: Device) -> Result<Self, ModelError> {
+    fn on_device(
+        package: &Package,
+        options: &DetectorOptions,
+        batch: Batch,
+        device: Device,
+    ) -> Result<Self, ModelError> {
         let info = package.info();
         let framer = package.framer()?;
-        let session =
-            open_session(package.onnx(), Some(1), info, options, device).map_err(|error| of_package(error, package))?;
-        let together = if options.threads > 1 || device != Device::Cpu {
-            Together::Unopened(package.onnx().to_vec(), options.clone(), device)
-        } else {
-            Together::Never
+        let runner = match batch.on(device) {
+            1 => Engine::open(package, options, device).map(|engine| Runner::Own(Box::new(engine))),
+            batch => Sharing::join(package, options, device, batch).map(Runner::Shared),
         };
+        let runner = runner.map_err(|error| of_package(error, package))?;
         let mut detector = Self {
             info: Arc::new(info.clone()),
             model_ref: info.model_ref(),
             choice: DeviceChoice { device, passed_over: Vec::new() },
             sizes: options.sizes,
-            session,
-            together,
+            runner,
             framer,
             input: Vec::new(),
             view: Vec::new(),
@@ -213,6 +240,14 @@ impl Detector {
     /// The device in use.
     pub fn device(&self) -> &DeviceChoice {
         &self.choice
+    }
+
+    /// What this detector shares with others, where it does.
+    pub fn sharing(&self) -> Option<&Sharing> {
+        match &self.runner {
+            Runner::Own(_) => None,
+            Runner::Shared(sharing) => Some(sharing),
+        }
     }
 
     /// Whether pictures of this size can be scored.
@@ -259,7 +294,7 @@ impl Detector {
         let Size { width_px, height_px } = self.info.input_size;
         let mut input = std::mem::take(&mut self.input);
         let scaled = Preprocessor::new(width_px, height_px).run(view, &mut input);
-        let outcome = scaled.and_then(|()| self.infer(&input, 1));
+        let outcome = scaled.and_then(|()| self.runner.run(&mut input, 1));
         self.input = input;
         let nothing = || Err(ModelError::Inference("the graph gave no score".to_owned()));
         Ok(outcome?.pop().unwrap_or_else(nothing)?.score)
@@ -284,10 +319,7 @@ impl Detector {
         frames: impl ExactSizeIterator<Item = Result<&'a FrameView<'b>, ModelError>>,
     ) -> Vec<Result<Detection, ModelError>> {
         let views = self.framer.views();
-        let at_once = match &self.together {
-            Together::Never => 1,
-            _ => VIEWS_AT_ONCE.min(views * frames.len()),
-        };
+        let at_once = self.runner.views_at_once().min(views * frames.len());
         let mut works: Vec<Result<Work, ModelError>> = Vec::with_capacity(frames.len());
         let mut waiting: Vec<(usize, usize)> = Vec::with_capacity(at_once);
         for (index, frame) in frames.enumerate() {
@@ -340,13 +372,14 @@ impl Detector {
             return;
         }
         let start = Instant::now();
-        let input = std::mem::take(&mut self.input);
-        let outcome = self.infer(&input, waiting.len());
-        self.input = input;
+        let outcome = self.runner.run(&mut self.input, waiting.len());
         let share = start.elapsed() / waiting.len() as u32;
         let outcomes = outcome.unwrap_or_else(|error| {
-            let reason = error.to_string();
-            waiting.iter().map(|_| Err(ModelError::Inference(reason.clone()))).collect()
+            let for_each = |_| match &error {
+                ModelError::Interrupted => Err(ModelError::Interrupted),
+                other => Err(ModelError::Inference(other.to_string())),
+            };
+            waiting.iter().map(for_each).collect()
         });
         for ((frame, view), outcome) in waiting.drain(..).zip(outcomes) {
             match (&mut works[frame], outcome) {
@@ -358,40 +391,6 @@ impl Detector {
                 (Err(_), _) => {}
             }
         }
-    }
-
-    /// Runs the graph on so many views of the network's size, which lie one after the other.
-    fn infer(&mut self, rgb: &[u8], views: usize) -> Result<Vec<Result<Scored, ModelError>>, ModelError> {
-        let failed = |error: ort::Error| ModelError::Inference(error.to_string());
-        let size = self.info.input_size;
-        let shape = [views, size.height_px as usize, size.width_px as usize, 3];
-        let input = TensorRef::from_array_view((shape, rgb)).map_err(failed)?;
-        let session = if views == 1 { &mut self.session } else { self.together.open(&self.info)? };
-        let outputs = session.run(ort::inputs![INPUT => input]).map_err(failed)?;
-        let (_, scores) = outputs[SCORE_OUTPUT].try_extract_tensor::<f32>().map_err(failed)?;
-        let (shape, values) = outputs[MAP_OUTPUT].try_extract_tensor::<f32>().map_err(failed)?;
-        let &[_, height, width] = &shape[..] else {
-            return Err(ModelError::Inference(format!("`{MAP_OUTPUT}` has shape {shape:?}, not [N, h, w]")));
-        };
-        let (width, height) = (width as usize, height as usize);
-        if scores.len() != views || width * height == 0 {
-            return Err(ModelError::Inference(format!("the graph gave {} scores for {views} views", scores.len())));
-        }
-        let map = |values: &[f32]| AnomalyMap { width, height, values: values.to_vec() };
-        let mut labels = match outputs.get(LABELS_OUTPUT) {
-            Some(output) => label_maps(output.try_extract_tensor::<f32>().map_err(failed)?.1, views, width * height)?,
-            None => vec![Vec::new(); views],
-        }
-        .into_iter();
-        let maps = values.chunks_exact(width * height);
-        let scored = scores.iter().zip(maps).map(|(&score, values)| {
-            if !score.is_finite() {
-                return Err(ModelError::Inference(format!("the graph gave the score {score}")));
-            }
-            let labels = labels.next().unwrap_or_default().into_iter().map(map).collect();
-            Ok(Scored { score: f64::from(score), map: map(values), labels })
-        });
-        Ok(scored.collect())
     }
 
     /// The answer for a frame all of whose views have been scored: its score is the highest of theirs.
@@ -469,14 +468,20 @@ impl Detector {
     }
 }
 
-impl Together {
-    fn open(&mut self, info: &ModelInfo) -> Result<&mut Session, ModelError> {
-        if let Self::Unopened(onnx, options, device) = self {
-            *self = Self::Open(open_session(onnx, None, info, options, *device)?);
-        }
+impl Runner {
+    /// Views of one detector that may go together.
+    fn views_at_once(&self) -> usize {
         match self {
-            Self::Open(session) => Ok(session),
-            _ => Err(ModelError::Inference("views are run one by one here".to_owned())),
+            Self::Own(engine) if engine.takes_several() => VIEWS_AT_ONCE,
+            Self::Own(_) => 1,
+            Self::Shared(sharing) => sharing.batch().min(VIEWS_AT_ONCE),
+        }
+    }
+
+    fn run(&mut self, rgb: &mut Vec<u8>, views: usize) -> Outcome {
+        match self {
+            Self::Own(engine) => engine.run(rgb, views),
+            Self::Shared(sharing) => sharing.run(rgb, views),
         }
     }
 }
@@ -486,41 +491,4 @@ fn of_package(error: ModelError, package: &Package) -> ModelError {
         ModelError::Inference(reason) => ModelError::Package { path: package.path().to_owned(), reason },
         other => other,
     }
-}
-
-/// The graph takes any size and number of pictures; here the size is known, and often the number, which lets the
-/// optimiser plan memory.
-/// The labels' maps of each view.
-fn label_maps(values: &[f32], views: usize, cells: usize) -> Result<Vec<Vec<&[f32]>>, ModelError> {
-    let of_view = values.len() / views.max(1);
-    if of_view == 0 || !of_view.is_multiple_of(cells) || of_view * views != values.len() {
-        let count = values.len();
-        return Err(ModelError::Inference(format!("`{LABELS_OUTPUT}` has {count} values for {views} maps of {cells}")));
-    }
-    Ok(values.chunks_exact(of_view).map(|view| view.chunks_exact(cells).collect()).collect())
-}
-
-fn open_session(
-    onnx: &[u8],
-    batch: Option<u32>,
-    info: &ModelInfo,
-    options: &DetectorOptions,
-    device: Device,
-) -> Result<Session, ModelError> {
-    let size = info.input_size;
-    let known = [("batch", batch), ("height", Some(size.height_px)), ("width", Some(size.width_px))];
-    let mut builder = runtime::session_builder(options.threads)?;
-    for (dimension, length) in known {
-        let Some(length) = length else { continue };
-        builder = builder
-            .with_dimension_override(dimension, i64::from(length))
-            .map_err(|error| ModelError::Inference(error.to_string()))?;
-    }
-    builder = device
-        .register(builder, options.device_id, options.threads)
-        .map_err(|reason| ModelError::Device { device, reason })?;
-    builder.commit_from_memory(onnx).map_err(|error| match device {
-        Device::Cpu => ModelError::Inference(format!("ONNX Runtime refuses `model.onnx`: {error}")),
-        other => ModelError::Device { device: other, reason: error.to_string() },
-    })
 }

@@ -73,6 +73,9 @@ pub enum ModelError {
     /// The picture cannot be scaled to the model's input.
     #[error("cannot scale the picture: {0}")]
     Resize(String),
+    /// Whoever wanted the score gave up waiting for the engine that detectors share.
+    #[error("the detection was interrupted")]
+    Interrupted,
     /// ONNX Runtime failed while running the model.
     #[error("cannot run the model: {0}")]
     Inference(String),

@@ -6,19 +6,23 @@
 
 mod detector;
 mod device;
+mod engine;
 mod error;
 mod frame;
 mod framing;
+pub mod glance;
 mod map;
+pub mod memory;
 pub mod overlay;
 pub mod package;
 mod preprocess;
 mod register;
 pub mod runtime;
 mod scale;
+mod shared;
 mod tiles;
 
-pub use detector::{Detection, Detector, DetectorOptions, SizePolicy, StageTimes};
+pub use detector::{Batch, Detection, Detector, DetectorOptions, SizePolicy, StageTimes};
 pub use device::{Device, DeviceChoice, DeviceRequest};
 pub use error::ModelError;
 pub use frame::{FrameError, FrameView, PixelFormat, Plane, Rect, YuvColor, YuvMatrix};
@@ -27,4 +31,5 @@ pub use map::{AnomalyMap, LabelMask, label_mask};
 pub use package::{Label, ModelInfo, ModelType};
 pub use preprocess::Preprocessor;
 pub use register::{Grey, Pose, Range, Registration, reference_of};
+pub use shared::{Sharing, SharingStats};
 pub use tiles::{MOST_OVERLAP, MOST_TILES_A_SIDE, TileGrid};

@@ -89,6 +89,24 @@ pub fn draw_on_rgb(
     Ok(())
 }
 
+/// The mask of a picture of which everything was scored, at its own size: labels in their colours on white, RGB888 without
+/// padding. A normal picture's is white.
+pub fn mask_rgb(detection: &Detection, labels: &[Label], width_px: u32, height_px: u32) -> Vec<u8> {
+    let (width, height) = (width_px as usize, height_px as usize);
+    let mut rgb = vec![u8::MAX; width * height * 3];
+    if !detection.result.is_anomalous {
+        return rgb;
+    }
+    let colors: Vec<[u8; 3]> = labels.iter().map(|label| parse_color(&label.hex_color).unwrap_or(UNLABELLED)).collect();
+    let found = detection.map.resized(width, height).mask();
+    for (pixel, &label) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(&found.labels) {
+        if let Some(index) = usize::from(label).checked_sub(1) {
+            *pixel = colors.get(index).copied().unwrap_or(UNLABELLED);
+        }
+    }
+    rgb
+}
+
 impl<'a> Canvas<'a> {
     /// A canvas on these planes.
     ///

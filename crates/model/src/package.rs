@@ -142,6 +142,10 @@ pub struct ModelInfo {
     pub threshold: f64,
     /// How scores were calibrated.
     pub calibration: Calibration,
+    /// Calibrated scores of normal pictures that were held out in training, in ascending order: what a line's scores are
+    /// compared with. At most [`MOST_NORMAL_SCORES`], evenly drawn from all; older packages have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub normal_scores: Vec<f64>,
     /// The feature network.
     pub backbone: BackboneInfo,
     /// The training pictures.
@@ -158,6 +162,9 @@ pub struct ModelInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extended_from: Option<String>,
 }
+
+/// Scores of normal pictures that a package keeps: enough for what is told from them, and 4 KB.
+pub const MOST_NORMAL_SCORES: usize = 200;
 
 /// A picture of the package and the score that it must get.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,6 +193,17 @@ impl ModelInfo {
     /// The reference that results carry.
     pub fn model_ref(&self) -> ModelRef {
         ModelRef { project: self.project.clone(), version: self.version.clone(), sha256: self.onnx_sha256.clone() }
+    }
+
+    /// What the package at `path` says of itself, without its graph: enough to tell which model it is.
+    ///
+    /// # Errors
+    /// When there is no `model.json`, or it is malformed or of another schema.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let failed = |reason: String| ModelError::Package { path: path.to_owned(), reason };
+        let info: Self = parse(&PackageFiles::open(path).map_err(&failed)?, "model.json").map_err(&failed)?;
+        check_info(&info).map_err(&failed)?;
+        Ok(info)
     }
 }
 
@@ -242,6 +260,11 @@ impl Package {
     /// Says what training measured.
     pub fn set_metrics(&mut self, metrics: serde_json::Map<String, serde_json::Value>) {
         self.info.metrics = metrics;
+    }
+
+    /// Says what scores normal pictures get: of more than [`MOST_NORMAL_SCORES`] so many quantiles.
+    pub fn set_normal_scores(&mut self, scores: Vec<f64>) {
+        self.info.normal_scores = thinned(scores);
     }
 
     /// Gives the package another threshold.
@@ -301,6 +324,17 @@ impl Package {
     pub fn golden(&self) -> &[(Golden, Vec<u8>)] {
         &self.golden
     }
+}
+
+/// In ascending order, and of too many the middle one of each of so many equal shares.
+fn thinned(mut scores: Vec<f64>) -> Vec<f64> {
+    scores.retain(|score| score.is_finite());
+    scores.sort_unstable_by(f64::total_cmp);
+    let count = scores.len();
+    if count <= MOST_NORMAL_SCORES {
+        return scores;
+    }
+    (0..MOST_NORMAL_SCORES).map(|share| scores[(2 * share + 1) * count / (2 * MOST_NORMAL_SCORES)]).collect()
 }
 
 /// SHA-256 in lower-case hexadecimal.
@@ -367,6 +401,9 @@ fn check_info(info: &ModelInfo) -> Result<(), String> {
     if !(32..=4096).contains(&width_px) || !(32..=4096).contains(&height_px) {
         return Err(format!("`model.json`: `input_size` must be 32 to 4096 pixels, got {width_px}x{height_px}"));
     }
+    if let Some(score) = info.normal_scores.iter().find(|score| !(0.0..=1.0).contains(*score)) {
+        return Err(format!("`model.json`: `normal_scores` must be from 0 to 1, got {score}"));
+    }
     info.framing.check(info.image_size).map_err(|reason| format!("`model.json`: `framing`: {reason}"))?;
     if info.labels.len() > usize::from(u8::MAX) {
         return Err(format!("`model.json`: at most 255 labels are allowed, got {}", info.labels.len()));
@@ -425,4 +462,17 @@ fn read_archive(path: &Path) -> std::io::Result<HashMap<String, Vec<u8>>> {
     }
     let root = files.keys().find_map(|name| name.strip_suffix("model.json")).unwrap_or("").to_owned();
     Ok(files.into_iter().filter_map(|(name, bytes)| Some((name.strip_prefix(&root)?.to_owned(), bytes))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_scores_so_many_quantiles_are_kept_and_of_few_all() {
+        assert_eq!(thinned(vec![0.3, f64::NAN, 0.1, 0.2]), [0.1, 0.2, 0.3]);
+        let kept = thinned((0..1000).rev().map(f64::from).collect());
+        assert_eq!((kept.len(), kept[0], kept[100], kept[199]), (MOST_NORMAL_SCORES, 2.0, 502.0, 997.0));
+        assert_eq!(thinned((0..=200).map(f64::from).collect()).len(), MOST_NORMAL_SCORES);
+    }
 }

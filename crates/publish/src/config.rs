@@ -10,7 +10,10 @@ use rumqttc::{TlsConfiguration, Transport};
 use crate::broker_url::BrokerUrl;
 use crate::credentials::Credentials;
 use crate::error::PublishError;
+use crate::journal::Fsync;
+use crate::subscriber::check_topic;
 use crate::tls::TlsFiles;
+use crate::wire::{MqttVersion, Qos};
 
 /// Longest name in a topic, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -20,6 +23,21 @@ const LONGEST_NAME: usize = 255;
 pub struct PublisherConfig {
     /// Where the broker is.
     pub broker: BrokerUrl,
+    /// Brokers to turn to, in this order, when that one cannot be reached. Whichever works is stayed with.
+    pub other_brokers: Vec<BrokerUrl>,
+    /// Which MQTT is spoken.
+    pub version: MqttVersion,
+    /// How decisions are carried, and the gate's acknowledgements. Results are always carried at least once.
+    pub qos: Qos,
+    /// Lets the broker keep our subscription, and the acknowledgements that come meanwhile, this long while we are away. The
+    /// client id is then the same in every run. MQTT 3.1.1 has no word for the time.
+    pub session_expiry: Option<Duration>,
+    /// Topic on which the gate acknowledges rejects; `{prefix}` and `{line}` stand for those.
+    pub ack_topic: Option<String>,
+    /// How long the gate may take to acknowledge a reject.
+    pub ack_timeout: Duration,
+    /// What becomes of decisions that cannot be delivered at once.
+    pub outbox: OutboxConfig,
     /// File with one line `user:password`, used when `broker` names no user.
     pub credentials_file: Option<PathBuf>,
     /// First part of every topic; may hold `/`.
@@ -32,7 +50,8 @@ pub struct PublisherConfig {
     pub cert_file: Option<PathBuf>,
     /// Private key of `cert_file`, PEM.
     pub key_file: Option<PathBuf>,
-    /// MQTT client id; `linewarden-<line>-<first digits of the boot id>` when not given.
+    /// MQTT client id; when not given `linewarden-<line>-<first digits of the boot id>`, or `linewarden-<line>` with a
+    /// session that lasts.
     pub client_id: Option<String>,
     /// How many messages may wait.
     pub outbox_capacity: usize,
@@ -48,11 +67,45 @@ pub struct PublisherConfig {
     pub acknowledge_timeout: Duration,
 }
 
+/// Decisions that wait, and those whose time has passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxConfig {
+    /// Folder for the line's file, `<line>.sqlite`; without it decisions wait in memory only.
+    pub path: Option<PathBuf>,
+    /// When what is written is forced onto the disk.
+    pub fsync: Fsync,
+    /// How many decisions whose time has passed are kept for the topic `decision/historical`.
+    pub keep: usize,
+    /// How long after their time they are kept.
+    pub keep_for: Duration,
+    /// How many of them are sent in a second.
+    pub historical_per_second: u32,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            fsync: Fsync::default(),
+            keep: 10_000,
+            keep_for: Duration::from_secs(24 * 3600),
+            historical_per_second: 100,
+        }
+    }
+}
+
 impl PublisherConfig {
     /// Defaults for a line at a broker.
     pub fn new(broker: BrokerUrl, line: impl Into<String>) -> Self {
         Self {
             broker,
+            other_brokers: Vec::new(),
+            version: MqttVersion::default(),
+            qos: Qos::default(),
+            session_expiry: None,
+            ack_topic: None,
+            ack_timeout: Duration::from_secs(1),
+            outbox: OutboxConfig::default(),
             credentials_file: None,
             topic_prefix: "linewarden".to_owned(),
             line: line.into(),
@@ -77,7 +130,7 @@ impl PublisherConfig {
         self.checked().map(drop)
     }
 
-    pub(crate) fn checked(&self) -> Result<Connection, PublishError> {
+    pub(crate) fn checked(&self) -> Result<Vec<Connection>, PublishError> {
         check_prefix(&self.topic_prefix)?;
         check_name("line", &self.line)?;
         if let Some(client_id) = &self.client_id {
@@ -93,34 +146,93 @@ impl PublisherConfig {
         check_range("keep-alive", self.keep_alive, second..=18 * hour, "from 1s to 18h")?;
         check_range("connect-timeout", self.connect_timeout, 100 * ms..=60 * second, "from 100ms to 60s")?;
         check_range("acknowledge-timeout", self.acknowledge_timeout, 100 * ms..=hour, "from 100ms to 1h")?;
-        let environment = |variable: &str| std::env::var(variable).ok();
-        let credentials = Credentials::find(&self.broker, self.credentials_file.as_deref(), environment)?;
-        Ok(Connection { transport: self.transport()?, credentials })
+        check_range("ack-timeout", self.ack_timeout, 10 * ms..=hour, "from 10ms to 1h")?;
+        self.check_session()?;
+        self.check_outbox()?;
+        if let Some(topic) = self.ack_topic() {
+            check_topic("ack-topic", &topic)?;
+        }
+        let tls = self.tls()?;
+        let brokers = std::iter::once(&self.broker).chain(&self.other_brokers);
+        brokers.map(|broker| self.connection(broker, tls.as_ref())).collect()
     }
 
-    fn transport(&self) -> Result<Transport, PublishError> {
+    fn connection(&self, broker: &BrokerUrl, tls: Option<&TlsConfiguration>) -> Result<Connection, PublishError> {
+        let environment = |variable: &str| std::env::var(variable).ok();
+        let credentials = Credentials::find(broker, self.credentials_file.as_deref(), environment)?;
+        let transport = match tls {
+            Some(tls) if broker.is_tls() => Transport::tls_with_config(tls.clone()),
+            _ => Transport::Tcp,
+        };
+        Ok(Connection { broker: broker.clone(), transport, credentials })
+    }
+
+    fn tls(&self) -> Result<Option<TlsConfiguration>, PublishError> {
         let [ca, cert, key] = [&self.ca_file, &self.cert_file, &self.key_file].map(|path| path.as_deref());
         let files = TlsFiles { ca, cert, key };
-        if !self.broker.is_tls() {
+        let mut encrypted = std::iter::once(&self.broker).chain(&self.other_brokers).filter(|broker| broker.is_tls());
+        let Some(first) = encrypted.next() else {
             files.require_none()?;
-            return Ok(Transport::Tcp);
-        }
-        if self.broker.is_ipv6() {
+            return Ok(None);
+        };
+        if first.is_ipv6() || encrypted.any(BrokerUrl::is_ipv6) {
             // The client library passes one text both as address and as the name in the certificate.
             let problem = "`mqtts://` needs the broker's host name or IPv4 address, not an IPv6 address";
             return Err(PublishError::Combination(problem.to_owned()));
         }
-        Ok(Transport::tls_with_config(TlsConfiguration::from(files.client_config()?)))
+        Ok(Some(TlsConfiguration::from(files.client_config()?)))
+    }
+
+    fn check_session(&self) -> Result<(), PublishError> {
+        let (second, year) = (Duration::from_secs(1), Duration::from_secs(365 * 24 * 3600));
+        if let Some(expiry) = self.session_expiry {
+            check_range("session-expiry", expiry, second..=year, "from 1s to 8760h")?;
+            if self.qos == Qos::ExactlyOnce {
+                // Halves of deliveries that an earlier connection left at the broker would take ours for their own.
+                let problem = "`qos` 2 needs a session that begins anew with each connection: take `qos` 1, or no persistent session";
+                return Err(PublishError::Combination(problem.to_owned()));
+            }
+        }
+        if self.version == MqttVersion::V5 && self.keep_alive < 5 * second {
+            let got = format!("{:?}", self.keep_alive);
+            return Err(PublishError::Range { key: "keep-alive", got, allowed: "at least 5s with MQTT 5" });
+        }
+        Ok(())
+    }
+
+    fn check_outbox(&self) -> Result<(), PublishError> {
+        let OutboxConfig { keep, keep_for, historical_per_second, .. } = &self.outbox;
+        if *keep > 1_000_000 {
+            return Err(PublishError::Range { key: "keep", got: keep.to_string(), allowed: "from 0 to 1000000" });
+        }
+        let (second, year) = (Duration::from_secs(1), Duration::from_secs(365 * 24 * 3600));
+        check_range("keep-for", *keep_for, second..=year, "from 1s to 8760h")?;
+        if !(1..=10_000).contains(historical_per_second) {
+            let got = historical_per_second.to_string();
+            return Err(PublishError::Range { key: "historical-per-second", got, allowed: "from 1 to 10000" });
+        }
+        Ok(())
+    }
+
+    /// The gate's topic, whole.
+    pub(crate) fn ack_topic(&self) -> Option<String> {
+        let topic = self.ack_topic.as_ref()?;
+        Some(topic.replace("{prefix}", &self.topic_prefix).replace("{line}", &self.line))
     }
 
     pub(crate) fn client_id(&self, boot_id: BootId) -> String {
         let short: String = boot_id.to_string().chars().take(8).collect();
-        self.client_id.clone().unwrap_or_else(|| format!("linewarden-{}-{short}", self.line))
+        match (&self.client_id, self.session_expiry) {
+            (Some(client_id), _) => client_id.clone(),
+            (None, Some(_)) => format!("linewarden-{}", self.line),
+            (None, None) => format!("linewarden-{}-{short}", self.line),
+        }
     }
 }
 
-/// What was read and checked once, for every connection.
+/// A broker and what was read and checked once, for every connection to it.
 pub(crate) struct Connection {
+    pub(crate) broker: BrokerUrl,
     pub(crate) transport: Transport,
     pub(crate) credentials: Option<Credentials>,
 }
@@ -206,6 +318,31 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_go_together_is_told() {
+        let lasting = |config: &mut PublisherConfig| config.session_expiry = Some(Duration::from_secs(60));
+        config(lasting).check().unwrap();
+        let both = message(|config| {
+            lasting(config);
+            config.qos = Qos::ExactlyOnce;
+        });
+        assert!(both.starts_with("`qos` 2 needs a session that begins anew"), "{both}");
+        let short = message(|config| {
+            config.version = MqttVersion::V5;
+            config.keep_alive = Duration::from_secs(2);
+        });
+        assert_eq!(short, "`keep-alive` must be at least 5s with MQTT 5, got 2s");
+        let topic = message(|config| config.ack_topic = Some("{prefix}/{line}/#".to_owned()));
+        assert!(
+            topic.starts_with("`ack-topic` must be a topic of 1 to 1024 bytes")
+                && topic.ends_with("got `linewarden/line1/#`"),
+            "{topic}"
+        );
+        assert_eq!(message(|config| config.outbox.keep = 1_000_001), "`keep` must be from 0 to 1000000, got 1000001");
+        let rate = message(|config| config.outbox.historical_per_second = 0);
+        assert_eq!(rate, "`historical-per-second` must be from 1 to 10000, got 0");
+    }
+
+    #[test]
     fn files_of_tls_are_checked_at_start() {
         let folder = tempfile::tempdir().unwrap();
         let empty = folder.path().join("empty.pem");
@@ -232,5 +369,7 @@ mod tests {
         assert_eq!(config(|_| ()).client_id(boot_id), "linewarden-line1-12345678");
         let own = config(|config| config.client_id = Some("gate".to_owned()));
         assert_eq!(own.client_id(boot_id), "gate");
+        let lasting = config(|config| config.session_expiry = Some(Duration::from_secs(60)));
+        assert_eq!(lasting.client_id(boot_id), "linewarden-line1", "the broker must know it again");
     }
 }

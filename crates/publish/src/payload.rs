@@ -1,9 +1,10 @@
 //! The messages as JSON, in the order of fields that the contract names.
 
 use jiff::Timestamp;
-use linewarden_core::{Decision, ModelRef, ScoredFrame, Verdict};
+use linewarden_core::{Action, ClockSource, Decision, ModelRef, ScoredFrame, Verdict};
 use serde::{Serialize, Serializer};
 
+use crate::gate::GateStats;
 use crate::shared::{KindStats, PublisherStats};
 
 /// Version of every message's form.
@@ -64,13 +65,16 @@ struct DecisionMessage<'a> {
     decided_at: Moment,
     reject_at: Option<Moment>,
     expires_at: Moment,
+    action: Action,
+    clock: ClockSource,
+    encoder: Option<i64>,
 }
 
 /// What the state topic says of the line's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineState<'a> {
-    /// Connected; with the daemon's own word for what the line does.
-    Online { line_state: Option<&'a str> },
+    /// Connected; with the daemon's own words for what the line does, and for what is wrong with it all the same.
+    Online { line_state: Option<&'a str>, alarms: &'a [&'static str] },
     /// Stopped as it should be.
     Stopped,
     /// The will: `at` and the counters are those of the moment of connecting.
@@ -85,6 +89,8 @@ struct StateMessage<'a> {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     line_state: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    alarms: &'a [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
     at: Moment,
@@ -112,12 +118,16 @@ struct Counters {
     decisions: KindStats,
     reconnects: u64,
     rebuilds: u64,
+    historical: KindStats,
+    /// Only for a line whose gate acknowledges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<GateStats>,
 }
 
 impl From<&PublisherStats> for Counters {
     fn from(stats: &PublisherStats) -> Self {
-        let PublisherStats { results, decisions, reconnects, rebuilds, .. } = *stats;
-        Self { results, decisions, reconnects, rebuilds }
+        let PublisherStats { results, decisions, historical, reconnects, rebuilds, gate, .. } = *stats;
+        Self { results, decisions, reconnects, rebuilds, historical, gate }
     }
 }
 
@@ -176,14 +186,17 @@ impl Speaker {
             decided_at: Moment(decision.decided_at),
             reject_at: decision.reject_at.map(Moment),
             expires_at: Moment(decision.expires_at),
+            action: decision.action,
+            clock: decision.clock,
+            encoder: decision.encoder,
         })
     }
 
     pub(crate) fn state(&self, state: LineState<'_>, at: Timestamp, stats: &PublisherStats) -> Vec<u8> {
-        let (word, line_state, cause) = match state {
-            LineState::Online { line_state } => ("online", line_state, None),
-            LineState::Stopped => ("offline", None, Some("stopped")),
-            LineState::Lost => ("offline", None, Some("connection_lost")),
+        let (word, line_state, alarms, cause) = match state {
+            LineState::Online { line_state, alarms } => ("online", line_state, alarms, None),
+            LineState::Stopped => ("offline", None, [].as_slice(), Some("stopped")),
+            LineState::Lost => ("offline", None, [].as_slice(), Some("connection_lost")),
         };
         to_json(&StateMessage {
             schema: SCHEMA,
@@ -191,6 +204,7 @@ impl Speaker {
             boot_id: &self.boot_id,
             state: word,
             line_state,
+            alarms,
             cause,
             at: Moment(at),
             counters: stats.into(),
@@ -210,6 +224,12 @@ impl Speaker {
             counters: stats.into(),
         })
     }
+}
+
+/// A decision that is no longer to be acted on, as the live message said it but for its mark.
+pub(crate) fn historical(live: &[u8]) -> Vec<u8> {
+    let open = live.strip_suffix(b"}").unwrap_or(live);
+    [open, br#","historical":true}"#].concat()
 }
 
 fn rounded_to_thousandths(value: f64) -> f64 {
@@ -289,6 +309,10 @@ mod tests {
             decided_at: moment("2025-11-01T11:00:00.271234567Z"),
             reject_at: Some(moment("2025-11-01T11:00:00.75Z")),
             expires_at: moment("2025-11-01T11:00:00.7Z"),
+            action: Action::Reject,
+            clock: ClockSource::Ntp,
+            encoder: Some(-12_000),
+            last_captured_at: moment("2025-11-01T11:00:00.26Z"),
         };
         assert_eq!(
             text(speaker().decision(9, &decision)),
@@ -297,7 +321,7 @@ mod tests {
                 r#""seq":9,"line":"line1","part":17,"trigger":null,"verdict":"reject","reason":"coverage: scratch 0.030000","#,
                 r#""frames":["top/17","side/17"],"captured_at":"2025-11-01T11:00:00.250000Z","#,
                 r#""decided_at":"2025-11-01T11:00:00.271234Z","reject_at":"2025-11-01T11:00:00.750000Z","#,
-                r#""expires_at":"2025-11-01T11:00:00.700000Z"}"#,
+                r#""expires_at":"2025-11-01T11:00:00.700000Z","action":"reject","clock":"ntp","encoder":-12000}"#,
             )
         );
         for (verdict, word) in [(Verdict::Pass, "pass"), (Verdict::Unknown, "unknown")] {
@@ -308,19 +332,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_historical_is_the_live_message_with_a_mark() {
+        let live = br#"{"seq":9,"verdict":"reject"}"#;
+        assert_eq!(text(historical(live)), r#"{"seq":9,"verdict":"reject","historical":true}"#);
+    }
+
+    #[test]
     fn state_and_heartbeat_say_what_became_of_the_messages() {
         let mut stats = PublisherStats { connected: true, outbox_messages: 2, ..PublisherStats::default() };
         stats.results = KindStats { sent: 5, acknowledged: 3, expired: 1, dropped: 7 };
+        stats.historical = KindStats { sent: 2, acknowledged: 2, ..KindStats::default() };
         stats.reconnects = 1;
         let counters = concat!(
             r#""results":{"sent":5,"acknowledged":3,"expired":1,"dropped":7},"#,
-            r#""decisions":{"sent":0,"acknowledged":0,"expired":0,"dropped":0},"reconnects":1,"rebuilds":0}"#,
+            r#""decisions":{"sent":0,"acknowledged":0,"expired":0,"dropped":0},"reconnects":1,"rebuilds":0,"#,
+            r#""historical":{"sent":2,"acknowledged":2,"expired":0,"dropped":0}}"#,
         );
         let who = r#"{"schema":1,"line":"line1","boot_id":"00000000-0000-0000-0000-00000000002a","#;
         let at = moment("2025-11-01T11:00:00Z");
         let table = [
-            (LineState::Online { line_state: None }, r#""state":"online","#),
-            (LineState::Online { line_state: Some("camera_lost") }, r#""state":"online","line_state":"camera_lost","#),
+            (LineState::Online { line_state: None, alarms: &[] }, r#""state":"online","#),
+            (
+                LineState::Online { line_state: Some("camera_lost"), alarms: &[] },
+                r#""state":"online","line_state":"camera_lost","#,
+            ),
+            (
+                LineState::Online { line_state: Some("running"), alarms: &["score_drift", "challenge_failed"] },
+                r#""state":"online","line_state":"running","alarms":["score_drift","challenge_failed"],"#,
+            ),
             (LineState::Stopped, r#""state":"offline","cause":"stopped","#),
             (LineState::Lost, r#""state":"offline","cause":"connection_lost","#),
         ];
@@ -328,6 +367,10 @@ mod tests {
             let expected = format!(r#"{who}{words}"at":"2025-11-01T11:00:00.000000Z",{counters}"#);
             assert_eq!(text(speaker().state(state, at, &stats)), expected);
         }
+        let gate = Some(GateStats { acknowledged: 8, unacknowledged: 1, waiting: 0, alarm: true });
+        let alarmed = text(speaker().state(LineState::Stopped, at, &PublisherStats { gate, ..stats }));
+        let gate = r#","gate":{"acknowledged":8,"unacknowledged":1,"waiting":0,"alarm":true}}"#;
+        assert!(alarmed.ends_with(gate), "{alarmed}");
         assert_eq!(
             text(speaker().heartbeat(4, at, 3.50049, &stats)),
             format!(

@@ -1,7 +1,8 @@
-//! The publisher's thread: connects, hands over what waits, counts what is acknowledged, and starts over when it fails.
+//! The publisher's thread: connects, hands over what waits, counts what is acknowledged, and starts over when it fails,
+//! with the next broker if there are several.
 //!
-//! Client and event loop are built anew for every connection, with a clean session: the client library's own queue would
-//! send again what has expired since. Only the outbox knows what is still to be sent.
+//! Client and event loop are built anew for every connection: the client library's own queue would send again what has
+//! expired since. Only the outbox knows what is still to be sent.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -10,18 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use linewarden_core::BootId;
-use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS,
-    StateError,
-};
+use linewarden_core::{Backoff, BootId};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::backoff::Backoff;
 use crate::config::{Connection, PublisherConfig};
 use crate::outbox::{Ticket, WINDOW};
 use crate::payload::LineState;
 use crate::shared::{LONGEST_PAYLOAD, Shared};
+use crate::wire::{Client, Dial, Heard, Publication, Qos, Wire};
 
 /// What `offline` and the farewell to the broker may take together.
 pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
@@ -34,7 +31,7 @@ const STATE_REFRESH: Duration = Duration::from_secs(10);
 const GOOD_CONNECTION: Duration = Duration::from_secs(2);
 /// The library's default of 10 KiB is less than a result with many labels. Leaves room for the topic.
 const LONGEST_PACKET: usize = 2 * LONGEST_PAYLOAD;
-/// At most one message, one state and one heartbeat are in the library's channel.
+/// At most one message, one state, one heartbeat and one subscription are in the library's channel.
 const CHANNEL: usize = 8;
 /// While fewer messages than this wait, one is sent when the one before it is acknowledged. Brokers that gather small packets,
 /// as mosquitto does unless told otherwise, hold the second of two acknowledgements back until the first is confirmed on
@@ -46,9 +43,12 @@ const PACKET_IDS: u16 = 4 * WINDOW as u16;
 
 pub(crate) struct Session {
     config: PublisherConfig,
-    connection: Connection,
+    connections: Vec<Connection>,
+    /// Which of them is the one.
+    current: usize,
     client_id: String,
     topic_root: String,
+    ack_topic: Option<String>,
     shared: Arc<Shared>,
     started_at: Instant,
     heartbeats: u64,
@@ -85,7 +85,7 @@ enum Goodbye {
 
 /// One connection, from the attempt to its end.
 struct Link {
-    client: AsyncClient,
+    client: Client,
     opened_at: Instant,
     connected_at: Option<Instant>,
     last_event_at: Instant,
@@ -114,43 +114,68 @@ impl Drop for EndGuard {
 impl Session {
     pub(crate) fn new(
         config: PublisherConfig,
-        connection: Connection,
+        connections: Vec<Connection>,
         boot_id: BootId,
         topic_root: String,
         shared: Arc<Shared>,
     ) -> Self {
         let client_id = config.client_id(boot_id);
-        if connection.credentials.is_some() && !config.broker.is_tls() && !is_loopback(config.broker.host()) {
-            tracing::warn!(line = config.line, broker = %config.broker, "the password travels unencrypted: use `mqtts://`");
+        let ack_topic = config.ack_topic();
+        for Connection { broker, credentials, .. } in &connections {
+            if credentials.is_some() && !broker.is_tls() && !is_loopback(broker.host()) {
+                tracing::warn!(line = config.line, %broker, "the password travels unencrypted: use `mqtts://`");
+            }
         }
-        Self { config, connection, client_id, topic_root, shared, started_at: Instant::now(), heartbeats: 0 }
+        let started_at = Instant::now();
+        Self { config, connections, current: 0, client_id, topic_root, ack_topic, shared, started_at, heartbeats: 0 }
     }
 
     pub(crate) async fn run(mut self) {
         let _guard = EndGuard(Arc::clone(&self.shared));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::of_peer();
+        let mut failed = 0;
         loop {
-            let (mut link, event_loop) = self.open();
-            let end = self.drive(&mut link, event_loop, &mut tick).await;
+            let (mut link, wire) = self.open();
+            let end = self.drive(&mut link, wire, &mut tick).await;
+            let is_silent = matches!(end, End::Silent(_));
             match end {
                 End::Stopped => return,
-                End::Failed(error) if link.connected_at.is_none() => self.shared.connect_failed(error),
+                End::Failed(error) if link.connected_at.is_none() => self.connect_failed(&error),
                 End::Failed(error) => self.shared.disconnected(error),
                 End::Silent(reason) => {
                     self.shared.rebuilt(reason.clone());
                     self.shared.disconnected(reason);
                 }
             }
-            if link.connected_at.is_some_and(|at| at.elapsed() >= GOOD_CONNECTION) {
+            if !is_silent && link.connected_at.is_some_and(|at| at.elapsed() >= GOOD_CONNECTION) {
+                // It was a good one: it is tried again before the others.
                 backoff.reset();
+                failed = 0;
+            } else {
+                failed += 1;
+                self.current = (self.current + 1) % self.connections.len();
             }
-            // The library's event loop fails at once while a broker refuses connections, so every failure waits.
-            if !self.pause(backoff.next_delay(), &mut tick).await {
+            // The library's event loop fails at once while a broker refuses connections, so every failure waits; but not
+            // while there is another broker to ask.
+            let is_round_over = failed % self.connections.len() == 0;
+            if is_round_over && !self.pause(backoff.next_delay(), &mut tick).await {
                 return;
             }
         }
+    }
+
+    fn connect_failed(&self, error: &str) {
+        let error = match self.connection() {
+            Some(Connection { broker, .. }) if self.connections.len() > 1 => format!("{broker}: {error}"),
+            _ => error.to_owned(),
+        };
+        self.shared.connect_failed(error);
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        self.connections.get(self.current)
     }
 
     /// Waits for the next attempt; false when a stop comes first.
@@ -163,33 +188,29 @@ impl Session {
             tokio::select! {
                 () = &mut delay => return true,
                 () = self.shared.wake.notified() => {}
-                _ = tick.tick() => self.shared.expire(),
+                _ = tick.tick() => self.shared.look_at_clock(),
             }
         }
     }
 
-    fn open(&self) -> (Link, EventLoop) {
-        let Self { config, connection, .. } = self;
-        // The library writes host and port as one text, so an IPv6 address needs its brackets back.
-        let host = if config.broker.is_ipv6() {
-            format!("[{}]", config.broker.host())
-        } else {
-            config.broker.host().to_owned()
-        };
-        let mut options = MqttOptions::new(&self.client_id, host, config.broker.port());
-        options.set_transport(connection.transport.clone());
-        options.set_keep_alive(Duration::from_secs(config.keep_alive.as_secs()));
-        options.set_clean_session(true);
-        options.set_inflight(PACKET_IDS);
-        options.set_max_packet_size(LONGEST_PACKET, LONGEST_PACKET);
-        if let Some(credentials) = &connection.credentials {
-            options.set_credentials(&credentials.user, &credentials.password);
-        }
+    fn open(&self) -> (Link, Wire) {
+        let config = &self.config;
+        let connection =
+            self.connection().expect("`current` is below the number of brokers, of which there is one at least");
         let will = self.shared.speaker.state(LineState::Lost, Timestamp::now(), &self.shared.stats());
-        options.set_last_will(LastWill::new(self.topic("state"), will, QoS::AtLeastOnce, true));
-        let (client, mut event_loop) = AsyncClient::new(options, CHANNEL);
-        event_loop.network_options.set_tcp_nodelay(true);
-        event_loop.network_options.set_connection_timeout(config.connect_timeout.as_secs().max(1));
+        let dial = Dial {
+            version: config.version,
+            client_id: &self.client_id,
+            connection,
+            keep_alive: config.keep_alive,
+            connect_timeout: config.connect_timeout,
+            session_expiry: config.session_expiry,
+            will: Some((self.topic("state"), will)),
+            packet_ids: PACKET_IDS,
+            longest_packet: LONGEST_PACKET,
+            channel: CHANNEL,
+        };
+        let (client, wire) = dial.open();
         let now = Instant::now();
         let link = Link {
             client,
@@ -205,15 +226,15 @@ impl Session {
             report_when_idle: false,
             goodbye: Goodbye::NotYet,
         };
-        (link, event_loop)
+        (link, wire)
     }
 
     /// Moves one connection until it ends. A poll that has begun is never given up half way while the connection is to be
     /// kept: the library would forget what it was writing.
-    async fn drive(&mut self, link: &mut Link, mut event_loop: EventLoop, tick: &mut Interval) -> End {
+    async fn drive(&mut self, link: &mut Link, mut wire: Wire, tick: &mut Interval) -> End {
         let shared = Arc::clone(&self.shared);
         loop {
-            let mut poll = pin!(event_loop.poll());
+            let mut poll = pin!(wire.poll());
             let event = loop {
                 if let Some(end) = self.attend(link) {
                     return end;
@@ -222,13 +243,13 @@ impl Session {
                     biased;
                     event = &mut poll => break event,
                     () = shared.wake.notified() => {}
-                    _ = tick.tick() => shared.expire(),
+                    _ = tick.tick() => shared.look_at_clock(),
                 }
             };
             match event {
-                Ok(event) => self.heard(link, &event),
+                Ok(heard) => self.heard(link, heard),
                 Err(_) if link.goodbye != Goodbye::NotYet => return End::Stopped,
-                Err(error) => return End::Failed(describe(&error)),
+                Err(error) => return End::Failed(error),
             }
         }
     }
@@ -254,7 +275,7 @@ impl Session {
         if self.shared.take_line_state_change() {
             link.next_state_at = now;
         }
-        if link.report_when_idle && link.next_state_at > now && self.shared.is_idle() {
+        if link.report_when_idle && link.next_state_at > now && self.shared.is_live_idle() {
             link.report_when_idle = false;
             link.next_state_at = now;
         }
@@ -292,71 +313,97 @@ impl Session {
         (now >= link.last_event_at + limit).then(|| format!("nothing was heard for {limit:?}"))
     }
 
-    fn heard(&mut self, link: &mut Link, event: &Event) {
+    fn heard(&mut self, link: &mut Link, heard: Heard) {
         let now = Instant::now();
         link.last_event_at = now;
-        match event {
-            Event::Incoming(Packet::ConnAck(_)) => {
-                link.connected_at = Some(now);
-                link.report_when_idle = !self.shared.is_idle();
-                self.shared.connected();
-            }
-            Event::Incoming(Packet::PubAck(acknowledgement)) => {
-                self.heard_acknowledgement(link, acknowledgement.pkid, now)
-            }
-            Event::Outgoing(Outgoing::Publish(0)) => link.heartbeat_handed_over = false,
-            Event::Outgoing(Outgoing::Publish(packet_id)) => {
+        match heard {
+            Heard::Connected => self.heard_connected(link, now),
+            Heard::Acknowledged(packet_id) => self.heard_acknowledgement(link, packet_id, None, now),
+            Heard::Refused(packet_id, reason) => self.heard_acknowledgement(link, packet_id, Some(&reason), now),
+            Heard::HalfAcknowledged => link.last_progress_at = now,
+            Heard::Sent(0) => link.heartbeat_handed_over = false,
+            Heard::Sent(packet_id) => {
                 if let Some(sent) = link.handed_over.pop_front() {
-                    link.unacknowledged.push_back((*packet_id, sent));
+                    link.unacknowledged.push_back((packet_id, sent));
                 }
             }
-            _ => {}
+            Heard::Message { topic, payload, .. } if self.ack_topic.as_ref() == Some(&topic) => {
+                self.shared.gate_answered(&payload)
+            }
+            Heard::SubscriptionRefused(reason) => self.shared.subscription_refused(&reason),
+            Heard::Message { .. } | Heard::Subscribed | Heard::Other => {}
         }
     }
 
-    fn heard_acknowledgement(&self, link: &mut Link, packet_id: u16, now: Instant) {
+    fn heard_connected(&self, link: &mut Link, now: Instant) {
+        link.connected_at = Some(now);
+        link.report_when_idle = !self.shared.is_live_idle();
+        if let Some(topic) = &self.ack_topic
+            && let Err(error) = link.client.subscribe(topic, self.config.qos)
+        {
+            tracing::error!(line = self.config.line, error, "cannot subscribe to the gate's acknowledgements");
+        }
+        let broker = self.connection().map_or_else(String::new, |connection| connection.broker.to_string());
+        self.shared.connected(&broker);
+    }
+
+    /// The broker has a message for good, or does not want it.
+    fn heard_acknowledgement(&self, link: &mut Link, packet_id: u16, refusal: Option<&str>, now: Instant) {
         let Some(place) = link.unacknowledged.iter().position(|&(id, _)| id == packet_id) else { return };
         link.last_progress_at = now;
-        match link.unacknowledged.remove(place) {
-            Some((_, Sent::Message(ticket))) => self.shared.acknowledged(ticket),
-            Some((_, Sent::Farewell)) => {
+        match (link.unacknowledged.remove(place), refusal) {
+            (Some((_, Sent::Message(ticket))), None) => self.shared.acknowledged(ticket),
+            (Some((_, Sent::Message(ticket))), Some(reason)) => self.shared.refused(ticket, reason),
+            (Some((_, Sent::Farewell)), _) => {
                 // Until the broker has closed the connection, or shortly after if it does not.
                 link.goodbye = Goodbye::Said { until: now + FAREWELL };
-                let _ = link.client.try_disconnect();
+                link.client.disconnect();
             }
-            Some((_, Sent::State)) | None => {}
+            (Some((_, Sent::State)) | None, _) => {}
         }
     }
 
     fn send_next(&self, link: &mut Link) {
-        if let Some(message) = self.shared.next_outgoing() {
-            self.hand_over(link, Sent::Message(message.ticket), message.topic, false, message.payload);
-        }
+        let Some(message) = self.shared.next_outgoing() else { return };
+        let qos = if message.kind.is_decision() { self.config.qos } else { Qos::AtLeastOnce };
+        let publication = Publication {
+            topic: message.topic,
+            qos: Some(qos),
+            retain: false,
+            payload: message.payload,
+            life: Some(message.life),
+            id: Some(message.id),
+        };
+        self.hand_over(link, Sent::Message(message.ticket), publication);
     }
 
     fn send_state(&self, link: &mut Link, now: Instant) {
         link.next_state_at = now + STATE_REFRESH;
-        let line_state = self.shared.line_state();
-        let state = LineState::Online { line_state: line_state.as_deref() };
-        let payload = self.shared.speaker.state(state, Timestamp::now(), &self.shared.stats());
-        self.hand_over(link, Sent::State, self.topic("state"), true, payload);
+        let (line_state, alarms) = self.shared.line_state();
+        let state = LineState::Online { line_state: line_state.as_deref(), alarms: &alarms };
+        self.hand_over(link, Sent::State, self.state(state));
     }
 
     fn say_goodbye(&self, link: &mut Link, now: Instant) {
         self.shared.discard_waiting();
         link.goodbye = Goodbye::Saying { until: now + FAREWELL };
-        let payload = self.shared.speaker.state(LineState::Stopped, Timestamp::now(), &self.shared.stats());
-        self.hand_over(link, Sent::Farewell, self.topic("state"), true, payload);
+        self.hand_over(link, Sent::Farewell, self.state(LineState::Stopped));
+    }
+
+    fn state(&self, state: LineState<'_>) -> Publication {
+        let payload = self.shared.speaker.state(state, Timestamp::now(), &self.shared.stats());
+        let (topic, qos) = (self.topic("state"), Some(Qos::AtLeastOnce));
+        Publication { topic, qos, retain: true, payload, life: None, id: None }
     }
 
     /// The channel cannot be full, see `CHANNEL`; were it, the watchdog would build the connection anew.
-    fn hand_over(&self, link: &mut Link, sent: Sent, topic: String, retain: bool, payload: Vec<u8>) {
+    fn hand_over(&self, link: &mut Link, sent: Sent, publication: Publication) {
         if link.unacknowledged.is_empty() && link.handed_over.is_empty() {
             link.last_progress_at = Instant::now();
         }
         link.handed_over.push_back(sent);
-        if let Err(error) = link.client.try_publish(topic, QoS::AtLeastOnce, retain, payload) {
-            tracing::error!(line = self.config.line, %error, "cannot hand a message to the MQTT client");
+        if let Err(error) = link.client.publish(publication) {
+            tracing::error!(line = self.config.line, error, "cannot hand a message to the MQTT client");
         }
     }
 
@@ -365,8 +412,11 @@ impl Session {
         self.heartbeats += 1;
         let uptime_s = self.started_at.elapsed().as_secs_f64();
         let payload = self.shared.speaker.heartbeat(self.heartbeats, Timestamp::now(), uptime_s, &self.shared.stats());
-        let handed_over = link.client.try_publish(self.topic("heartbeat"), QoS::AtMostOnce, false, payload);
-        link.heartbeat_handed_over = handed_over.is_ok();
+        // One that a broker keeps longer than its time would look like life.
+        let life = Some(2 * self.config.heartbeat_interval);
+        let heartbeat =
+            Publication { topic: self.topic("heartbeat"), qos: None, retain: false, payload, life, id: None };
+        link.heartbeat_handed_over = link.client.publish(heartbeat).is_ok();
     }
 
     fn topic(&self, name: &str) -> String {
@@ -376,21 +426,4 @@ impl Session {
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// The library's error in words that help; holds nothing of the credentials.
-fn describe(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized) => {
-            "the broker refused the connection: not authorized, check user and password".to_owned()
-        }
-        ConnectionError::ConnectionRefused(ConnectReturnCode::BadUserNamePassword) => {
-            "the broker refused the connection: wrong user or password".to_owned()
-        }
-        ConnectionError::ConnectionRefused(code) => format!("the broker refused the connection: {code:?}"),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker closed the connection".to_owned(),
-        ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker does not answer".to_owned(),
-        ConnectionError::NetworkTimeout => "no answer in time".to_owned(),
-        other => other.to_string(),
-    }
 }

@@ -69,6 +69,25 @@ pub fn render_part(spec: &BeltSpec, number: u64) -> Part {
     render(spec, number, defect_of(spec, number))
 }
 
+/// Part `number` as one of several cameras sees it. Each sees it in a place and light of its own, and a defect shows to one
+/// of them only: [`view_of_defect`] tells to which. View 0 of 1 is [`render_part`].
+pub fn render_view(spec: &BeltSpec, number: u64, view: u32, views: u32) -> Part {
+    let defect = defect_of(spec, number).filter(|_| view_of_defect(spec, number, views) == view);
+    render_from(spec, number, defect, view)
+}
+
+/// The camera, of so many, that sees what is wrong with part `number`.
+pub fn view_of_defect(spec: &BeltSpec, number: u64, views: u32) -> u32 {
+    SplitMix64::for_part(spec.seed, number, Stream::View as u64).below(views.max(1))
+}
+
+/// The belt between parts, as this camera sees it: RGB, rows without padding.
+pub fn render_belt(spec: &BeltSpec, number: u64, view: u32) -> Vec<u8> {
+    let mut placement = SplitMix64::for_part(spec.seed, number, Stream::Placement.seen_by(view));
+    let mut grain = SplitMix64::for_part(spec.seed, number, Stream::Grain.seen_by(view));
+    Scene::new(spec.width_px, spec.height_px, &mut placement, None).without_part().render(&mut grain).0
+}
+
 /// The same part, in the same place and light, before anything happened to it.
 pub fn render_part_without_defect(spec: &BeltSpec, number: u64) -> Part {
     render(spec, number, None)
@@ -91,12 +110,24 @@ enum Stream {
     Placement = 2,
     Shape = 3,
     Grain = 4,
+    View = 5,
+}
+
+impl Stream {
+    /// The stream of another camera; the first one's is the part's own.
+    fn seen_by(self, view: u32) -> u64 {
+        self as u64 + (u64::from(view) << 8)
+    }
 }
 
 fn render(spec: &BeltSpec, number: u64, defect: Option<Defect>) -> Part {
-    let mut placement = SplitMix64::for_part(spec.seed, number, Stream::Placement as u64);
-    let mut chance = SplitMix64::for_part(spec.seed, number, Stream::Shape as u64);
-    let mut grain = SplitMix64::for_part(spec.seed, number, Stream::Grain as u64);
+    render_from(spec, number, defect, 0)
+}
+
+fn render_from(spec: &BeltSpec, number: u64, defect: Option<Defect>, view: u32) -> Part {
+    let mut placement = SplitMix64::for_part(spec.seed, number, Stream::Placement.seen_by(view));
+    let mut chance = SplitMix64::for_part(spec.seed, number, Stream::Shape.seen_by(view));
+    let mut grain = SplitMix64::for_part(spec.seed, number, Stream::Grain.seen_by(view));
     let shape = defect.map(|kind| DefectShape::new(kind, &mut chance));
     let scene = Scene::new(spec.width_px, spec.height_px, &mut placement, shape);
     let (rgb, mask) = scene.render(&mut grain);

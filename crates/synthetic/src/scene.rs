@@ -59,6 +59,12 @@ impl Scene {
         Self { width_px, height_px, scale, centre_px, turn, light, exposure, belt_offset, noise, rings, defect }
     }
 
+    /// The same belt with nothing on it.
+    pub(crate) fn without_part(self) -> Self {
+        let gone = Point::new(-1e6, -1e6);
+        Self { centre_px: gone, defect: None, ..self }
+    }
+
     /// The picture and the mask of the defect.
     pub(crate) fn render(&self, grain: &mut SplitMix64) -> (Vec<u8>, Vec<u8>) {
         let (width, height) = (self.width_px as usize, self.height_px as usize);

@@ -1,8 +1,8 @@
 //! The belt as its users see it: repeatable, honest about its defects, and never the same part twice.
 
 use linewarden_synthetic::{
-    BeltSpec, Defect, FIRST_TRAINING_PART, Part, defect_of, normals, render_part, render_part_with_defect,
-    render_part_without_defect,
+    BeltSpec, Defect, FIRST_TRAINING_PART, Part, defect_of, normals, render_belt, render_part, render_part_with_defect,
+    render_part_without_defect, render_view, view_of_defect,
 };
 
 fn spec() -> BeltSpec {
@@ -124,4 +124,30 @@ fn normals_are_good_parts_that_never_come_along_the_line() {
         assert!(part.mask.iter().all(|pixel| *pixel == 0));
     }
     assert_ne!(parts[0].rgb, parts[1].rgb);
+}
+
+#[test]
+fn two_cameras_see_one_part_and_only_one_of_them_its_defect() {
+    let mut seen_by = [0; 2];
+    for number in 0..40 {
+        let views = [0, 1].map(|view| render_view(&spec(), number, view, 2));
+        let defective = views.iter().filter(|part| part.defect.is_some()).count();
+        assert_eq!(defective, usize::from(defect_of(&spec(), number).is_some()), "part {number}");
+        if let Some(view) = views.iter().position(|part| part.defect.is_some()) {
+            assert_eq!(view_of_defect(&spec(), number, 2) as usize, view);
+            seen_by[view] += 1;
+        }
+        assert_ne!(views[0].rgb, views[1].rgb);
+    }
+    assert!(seen_by.iter().all(|parts| *parts > 0), "{seen_by:?}");
+    assert_eq!(render_view(&spec(), 3, 0, 1), render_part(&spec(), 3), "a single camera sees what it always saw");
+}
+
+#[test]
+fn between_parts_there_is_nothing_but_belt() {
+    let spec = BeltSpec { width_px: 320, height_px: 240, ..spec() };
+    let belt = render_belt(&spec, 3, 0);
+    let brightest = belt.iter().copied().max().unwrap_or(0);
+    assert!(brightest < 90, "metal is brighter than any belt: {brightest}");
+    assert!(render_part(&spec, 3).rgb.iter().any(|value| *value > 120));
 }

@@ -1,13 +1,13 @@
 //! A real MQTT broker under control, somebody who listens to it, and a cable that can be cut.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ pub struct MosquittoOptions<'a> {
     pub credentials: Option<(&'a str, &'a str)>,
     /// Keeps sessions, and thus what subscribers missed, on disk after every change.
     pub persistence: bool,
+    /// Sends each packet at once, as is advised for gates.
+    pub no_delay: bool,
 }
 
 /// The real `mosquitto` on free loopback ports. Killed on drop.
@@ -215,6 +217,7 @@ fn configuration(folder: &Path, options: &MosquittoOptions<'_>, port: u16, watch
         format!("persistence_location {}/", folder.display()),
         "autosave_on_changes true".to_owned(),
         "autosave_interval 1".to_owned(),
+        format!("set_tcp_nodelay {}", options.no_delay),
         // A slow test subscriber must not lose messages: 0 is no limit.
         "max_queued_messages 0".to_owned(),
         "max_inflight_messages 0".to_owned(),
@@ -419,6 +422,9 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct ProxyInner {
     is_stopped: AtomicBool,
+    /// Nothing comes back from the target.
+    is_silent: Mutex<bool>,
+    heard_again: Condvar,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -428,7 +434,15 @@ impl Proxy {
     /// # Errors
     /// When no port can be opened.
     pub fn start(target_port: u16) -> Result<Self> {
-        let listener = TcpListener::bind(loopback(0))?;
+        Self::start_at(0, target_port)
+    }
+
+    /// The same at a port of the caller's choice, such as that of an earlier cable; 0 is any.
+    ///
+    /// # Errors
+    /// When the port cannot be opened.
+    pub fn start_at(port: u16, target_port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(loopback(port))?;
         let port = listener.local_addr()?.port();
         let inner = Arc::new(ProxyInner::default());
         let accepting = Arc::clone(&inner);
@@ -446,10 +460,15 @@ impl Proxy {
     pub fn cut(&self) {
         self.inner.cut();
     }
+
+    /// From now on nothing that the target sends arrives, though nothing breaks; at the end of the silence all of it does.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.inner.set_silent(is_silent);
+    }
 }
 
 impl ProxyInner {
-    fn accept(&self, listener: &TcpListener, target_port: u16) {
+    fn accept(self: &Arc<Self>, listener: &TcpListener, target_port: u16) {
         for client in listener.incoming().map_while(io::Result::ok) {
             if self.is_stopped.load(Ordering::Acquire) {
                 return;
@@ -461,16 +480,42 @@ impl ProxyInner {
         }
     }
 
-    fn carry(&self, client: TcpStream, server: TcpStream) -> io::Result<()> {
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
-            thread::spawn(move || {
-                let _ = io::copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Both);
-            });
-        }
+    fn carry(self: &Arc<Self>, client: TcpStream, server: TcpStream) -> io::Result<()> {
+        // A cable gathers nothing.
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+        thread::spawn(move || {
+            let _ = io::copy(&mut from_client, &mut to_server);
+            let _ = to_server.shutdown(Shutdown::Both);
+        });
+        let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
+        let inner = Arc::clone(self);
+        thread::spawn(move || {
+            let _ = inner.carry_back(&mut from_server, &mut to_client);
+            let _ = to_client.shutdown(Shutdown::Both);
+        });
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).extend([client, server]);
         Ok(())
+    }
+
+    fn carry_back(&self, from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let length = from.read(&mut buffer)?;
+            let is_silent = self.is_silent.lock().unwrap_or_else(PoisonError::into_inner);
+            let heard = self.heard_again.wait_while(is_silent, |is_silent| *is_silent);
+            drop(heard.unwrap_or_else(PoisonError::into_inner));
+            match buffer.get(..length) {
+                Some(bytes) if length > 0 => to.write_all(bytes)?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn set_silent(&self, is_silent: bool) {
+        *self.is_silent.lock().unwrap_or_else(PoisonError::into_inner) = is_silent;
+        self.heard_again.notify_all();
     }
 
     fn cut(&self) {
@@ -484,6 +529,7 @@ impl ProxyInner {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.inner.is_stopped.store(true, Ordering::Release);
+        self.set_silent(false);
         self.cut();
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(loopback(self.port));

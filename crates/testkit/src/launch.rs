@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -40,36 +40,77 @@ pub fn gst_launch(pipeline: &str, timeout: Duration) -> Result<Launched> {
 /// # Errors
 /// As [`gst_launch`].
 pub fn gst_launch_with(pipeline: &str, variables: &[(&str, &OsStr)], timeout: Duration) -> Result<Launched> {
-    let folder = plugin_folder()?;
-    let mut child = Command::new("gst-launch-1.0")
-        .args(pipeline.split_whitespace())
-        .env("GST_PLUGIN_PATH", &folder)
-        .env("GST_REGISTRY", folder.join("gst-launch-tests.registry"))
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run `gst-launch-1.0`: run `make setup`")?;
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
-    let deadline = Instant::now() + timeout;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
+    Running::start_with(pipeline, variables)?.finish(timeout)
+}
+
+/// A `gst-launch-1.0` that runs. Killed on drop.
+#[derive(Debug)]
+pub struct Running {
+    pipeline: String,
+    child: Child,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    /// Starts one pipeline, which ends at the end of its source or when this is dropped.
+    ///
+    /// # Errors
+    /// When the plugin was not built, or `gst-launch-1.0` is missing.
+    pub fn start(pipeline: &str) -> Result<Self> {
+        Self::start_with(pipeline, &[])
+    }
+
+    fn start_with(pipeline: &str, variables: &[(&str, &OsStr)]) -> Result<Self> {
+        let folder = plugin_folder()?;
+        let mut child = Command::new("gst-launch-1.0")
+            .args(pipeline.split_whitespace())
+            .env("GST_PLUGIN_PATH", &folder)
+            .env("GST_REGISTRY", folder.join("gst-launch-tests.registry"))
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run `gst-launch-1.0`: run `make setup`")?;
+        let stdout = Some(collect(child.stdout.take()));
+        let stderr = Some(collect(child.stderr.take()));
+        Ok(Self { pipeline: pipeline.to_owned(), child, stdout, stderr })
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time; it is killed then.
+    pub fn finish(mut self, timeout: Duration) -> Result<Launched> {
+        let deadline = Instant::now() + timeout;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break Some(status);
+            }
+            if Instant::now() >= deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+                break None;
+            }
+            thread::sleep(POLL);
+        };
+        let text =
+            |thread: Option<JoinHandle<String>>| thread.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let (stdout, stderr) = (text(self.stdout.take()), text(self.stderr.take()));
+        let pipeline = &self.pipeline;
+        match status {
+            Some(status) => Ok(Launched { status, stdout, stderr }),
+            None => bail!("`gst-launch-1.0 {pipeline}` did not end within {timeout:?}\n{stdout}\n{stderr}"),
         }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        thread::sleep(POLL);
-    };
-    let text = |thread: JoinHandle<String>| thread.join().unwrap_or_default();
-    let (stdout, stderr) = (text(stdout), text(stderr));
-    match status {
-        Some(status) => Ok(Launched { status, stdout, stderr }),
-        None => bail!("`gst-launch-1.0 {pipeline}` did not end within {timeout:?}\n{stdout}\n{stderr}"),
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -2,10 +2,19 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "plc")]
+pub mod belt;
 pub mod broker;
 pub mod launch;
+#[cfg(feature = "models")]
 pub mod model;
+pub mod peers;
+#[cfg(feature = "plc")]
+pub mod plc;
 pub mod process;
+#[cfg(feature = "cameras")]
 pub mod rtsp;
 pub mod sandbox;
+#[cfg(feature = "plc")]
+pub mod structured_text;
 pub mod tls;

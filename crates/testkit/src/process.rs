@@ -53,12 +53,16 @@ pub fn run(command: &mut Command) -> Result<Finished> {
     Ok(Finished { status, stdout: text(stdout), stderr: text(stderr), elapsed, peak_memory_bytes })
 }
 
-/// `VmHWM` of a process; 0 when it has ended.
+/// The most that a process held; 0 when it has ended.
 fn peak_memory(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    memory_bytes(process, "VmHWM:").unwrap_or(0)
+}
+
+/// A line of what the kernel says of a process's memory, such as `VmRSS:`, while there is the process.
+pub(crate) fn memory_bytes(process: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Reads on a thread of its own, so that a talkative child never waits.

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::process::memory_bytes;
+
 /// How long the daemon may take to do what a test waits for, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -70,12 +72,24 @@ impl DaemonSandbox {
     /// # Errors
     /// When it ends instead.
     pub fn start(&mut self, config: &str) -> Result<()> {
+        self.begin("run", config)
+    }
+
+    /// The same with `serve`.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub fn serve(&mut self, config: &str) -> Result<()> {
+        self.begin("serve", config)
+    }
+
+    fn begin(&mut self, command: &str, config: &str) -> Result<()> {
         let config = format!("[http]\nlisten = \"127.0.0.1:0\"\n{config}");
         self.write("linewarden.toml", config)?;
         let log = File::create(self.log_path())?;
         let child = self
             .command()
-            .args(["run", "linewarden.toml", "--log-format", "json", "--log-level", "info,linewarden=debug"])
+            .args([command, "linewarden.toml", "--log-format", "json", "--log-level", "info,linewarden=debug"])
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -187,6 +201,15 @@ impl DaemonSandbox {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Memory that the daemon has in use.
+    ///
+    /// # Errors
+    /// When the daemon does not run.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let process = self.process_id().context("the daemon is not running")?;
+        memory_bytes(process, "VmRSS:").context("the daemon has ended")
+    }
+
     /// Sends SIGTERM.
     ///
     /// # Errors
@@ -194,6 +217,17 @@ impl DaemonSandbox {
     pub fn terminate(&self) -> Result<()> {
         let child = self.child.as_ref().context("the daemon is not running")?;
         Ok(kill_process(Pid::from_child(child), Signal::TERM)?)
+    }
+
+    /// Sends SIGKILL, and waits for the end.
+    ///
+    /// # Errors
+    /// When the daemon does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the daemon is not running")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
     }
 
     /// Waits until the daemon has ended.

@@ -7,6 +7,9 @@
 //! compared keeps all it has: what lies outside of those components counts as it is, as if no member had any of it. That
 //! halves the cost of comparing whole patches. (ROC AUC with 48, 96 and all 176 components: tiles by 200 normals 0.862,
 //! 0.858, 0.858; cookies 0.99, 1.00, 1.00. Fewer than 640 members cost tiles 0.01, and more time buys little.)
+//!
+//! Members may be eased: where normal pictures that no bank saw lie far from their nearest member, as at a rim that gleams
+//! differently each time, a long distance means less than where they lie close.
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::ArrayView2;
@@ -19,6 +22,10 @@ pub const BANK_SIZE: usize = 640;
 pub const DIMENSIONS: usize = 96;
 /// Patches that the bank is picked from, at most.
 pub const POOL_SIZE: usize = 20_000;
+/// Share of what held-out patches near a member are farther away than usual that is taken off.
+const EASED_SHARE: f64 = 0.5;
+/// Held-out patches near a member that make it believed by half.
+const EASING_PATCHES: f64 = 20.0;
 
 /// Patches of all training pictures that a bank may be picked from: for each picture some, in random order.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +56,15 @@ pub struct Bank {
     pub projection: Vec<f32>,
     /// The members: `len() * dimensions` values.
     pub patches: Vec<f32>,
+    /// What is taken off the squared distance to each member.
+    pub allowances: Vec<f32>,
+}
+
+/// The member that is nearest to a patch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Nearest {
+    member: usize,
+    squared_distance: f32,
 }
 
 impl Pool {
@@ -140,8 +156,9 @@ impl Bank {
         let projection = principal_components(&patches, channels, dimensions);
         let projected = multiply(&patches, &projection, channels, dimensions);
         let picked = greedy_k_center(&projected, dimensions, size, &mut random);
+        let allowances = vec![0.0; picked.len()];
         let picked = picked.into_iter().flat_map(|index| &projected[index * dimensions..][..dimensions]).copied();
-        Self { patches: picked.collect(), standardiser, channels, dimensions, projection }
+        Self { patches: picked.collect(), standardiser, channels, dimensions, projection, allowances }
     }
 
     /// Number of patches.
@@ -154,34 +171,77 @@ impl Bank {
         self.patches.is_empty()
     }
 
-    /// Squared length of each member.
+    /// Squared length of each member, less its allowance.
     pub fn squared_lengths(&self) -> Vec<f32> {
-        squared_lengths(&self.patches, self.dimensions)
+        let lengths = squared_lengths(&self.patches, self.dimensions);
+        lengths.iter().zip(&self.allowances).map(|(length, allowance)| length - allowance).collect()
+    }
+
+    /// The same members, each with an allowance by what held-out patches say whose nearest it is. `held_out` has, for each
+    /// picture of the pool, what a bank that never saw it made of its drawn patches; of these pictures count.
+    pub(crate) fn eased(&self, pool: &Pool, held_out: &[Vec<Nearest>], pictures: &[usize]) -> Self {
+        let mut sums = vec![(0.0_f64, 0.0_f64); self.len()];
+        for &picture in pictures {
+            let own = self.nearest(pool.of_picture(picture));
+            for (own, held_out) in own.iter().zip(&held_out[picture]) {
+                let (count, sum) = &mut sums[own.member];
+                *count += 1.0;
+                *sum += f64::from(held_out.squared_distance);
+            }
+        }
+        let (count, sum) = sums.iter().fold((0.0, 0.0), |(counts, all), (count, sum)| (counts + count, all + sum));
+        let usual = sum / f64::max(count, 1.0);
+        let allowance = |(count, sum): &(f64, f64)| EASED_SHARE * (sum - count * usual) / (count + EASING_PATCHES);
+        Self { allowances: sums.iter().map(|sums| allowance(sums) as f32).collect(), ..self.clone() }
+    }
+
+    /// For each of these patches the nearest member.
+    pub(crate) fn nearest(&self, patches: &[f32]) -> Vec<Nearest> {
+        let (query_lengths, products) = self.compare(patches);
+        let lengths = self.squared_lengths();
+        let of_row = |(row, query_length): (&[f32], f32)| {
+            let mut nearest = Nearest { member: 0, squared_distance: f32::INFINITY };
+            for (member, (product, length)) in row.iter().zip(&lengths).enumerate() {
+                let squared_distance = length - 2.0 * product + query_length;
+                if squared_distance < nearest.squared_distance {
+                    nearest = Nearest { member, squared_distance };
+                }
+            }
+            nearest
+        };
+        products.chunks_exact(self.len()).zip(query_lengths).map(of_row).collect()
+    }
+
+    /// The squared length of each standardised patch, and its products with all members.
+    fn compare(&self, patches: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let mut queries = patches.to_vec();
+        self.standardiser.apply(&mut queries);
+        let projected = multiply(&queries, &self.projection, self.channels, self.dimensions);
+        let products = multiply_transposed(&projected, &self.patches, self.dimensions);
+        (squared_lengths(&queries, self.channels), products)
     }
 
     /// The bank that would have been picked with this size, or this one when it is no larger.
     #[must_use]
     pub fn first(&self, size: usize) -> Self {
         let patches = self.patches[..self.patches.len().min(size * self.dimensions)].to_vec();
-        Self { patches, standardiser: self.standardiser.clone(), projection: self.projection.clone(), ..*self }
+        let allowances = self.allowances[..self.len().min(size)].to_vec();
+        let (standardiser, projection) = (self.standardiser.clone(), self.projection.clone());
+        Self { patches, standardiser, projection, allowances, ..*self }
     }
 
     /// The distance of each of a picture's patches to its nearest neighbour in the bank: `|q|^2 - 2 Pq.b + |b|^2` is
-    /// least, with `P` the projection.
+    /// least, with `P` the projection; less that member's allowance.
     pub fn distances(&self, features: &Features) -> Vec<f32> {
         self.distances_by_size(features, &[self.len()]).remove(0)
     }
 
     /// The same for the first members of the bank only, as many as each of these sizes says, the smallest first.
     pub fn distances_by_size(&self, features: &Features, sizes: &[usize]) -> Vec<Vec<f32>> {
-        let mut queries = features.values.clone();
-        self.standardiser.apply(&mut queries);
-        let projected = multiply(&queries, &self.projection, self.channels, self.dimensions);
         let bank_lengths = self.squared_lengths();
-        let products = multiply_transposed(&projected, &self.patches, self.dimensions);
+        let (query_lengths, products) = self.compare(&features.values);
         let mut distances = vec![Vec::with_capacity(PATCHES); sizes.len()];
-        for (row, query) in products.chunks_exact(self.len()).zip(queries.chunks_exact(self.channels)) {
-            let query_length: f32 = query.iter().map(|value| value * value).sum();
+        for (row, query_length) in products.chunks_exact(self.len()).zip(query_lengths) {
             let (mut nearest, mut seen) = (f32::INFINITY, 0);
             for (distances, &size) in distances.iter_mut().zip(sizes) {
                 let size = size.clamp(seen, self.len());
@@ -320,6 +380,24 @@ mod tests {
         assert_eq!(by_size[0], small.distances(&pictures[3]));
         assert_eq!(by_size[1], large.distances(&pictures[3]));
         assert_eq!(by_size[2], by_size[1]);
+    }
+
+    #[test]
+    fn a_member_near_which_held_out_patches_lie_far_away_allows_more() {
+        let (pool, pictures) = pool(3);
+        let bank = Bank::fit(&pool, &[0, 1, 2, 3], 40, 3);
+        let mut held_out: Vec<Vec<Nearest>> = (0..4).map(|picture| bank.nearest(pool.of_picture(picture))).collect();
+        let rough = bank.nearest(&pictures[2].values)[300].member;
+        for nearest in held_out.iter_mut().flatten() {
+            nearest.squared_distance = if nearest.member == rough { 5.0 } else { 1.0 };
+        }
+        let eased = bank.eased(&pool, &held_out, &[0, 1, 2, 3]);
+        assert!(eased.allowances[rough] > 0.5, "{}", eased.allowances[rough]);
+        assert!(eased.allowances.iter().enumerate().all(|(member, &allowed)| member == rough || allowed <= 0.0));
+        let mut odd = pictures[2].clone();
+        odd.values[300 * 3] += 3.0;
+        assert!(eased.distances(&odd)[300] < bank.distances(&odd)[300]);
+        assert_eq!(eased.first(15).allowances, eased.allowances[..15]);
     }
 
     #[test]

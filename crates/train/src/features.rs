@@ -4,7 +4,7 @@
 //! all taps to one grid of [`PATCHES`] cells. The exported model begins with the very same nodes.
 
 use linewarden_model::package::INPUT;
-use linewarden_model::{FrameView, Framer, IGNORED_GREY, ModelError, Preprocessor, runtime};
+use linewarden_model::{FrameView, Framer, IGNORED_GREY, ModelError, Placement, Preprocessor, runtime};
 use ort::session::Session;
 use ort::value::TensorRef;
 
@@ -125,7 +125,7 @@ impl FeatureExtractor {
     /// # Errors
     /// When ONNX Runtime or pre-processing fails.
     pub fn run(&mut self, picture: &Picture) -> Result<Features, FeatureError> {
-        Ok(self.run_with_taps(picture, Flip::default())?.0)
+        Ok(self.run_with_taps(picture)?.0)
     }
 
     /// The features of each of a picture's views; none of those in which everything is ignored.
@@ -178,16 +178,32 @@ impl FeatureExtractor {
         Ok(changed)
     }
 
-    /// The features of a picture's first view, turned over as told, and the network's own maps of it.
+    /// The features of a picture's first view, and the network's own maps of it.
     ///
     /// # Errors
     /// When ONNX Runtime or pre-processing fails.
-    pub fn run_with_taps(&mut self, picture: &Picture, flip: Flip) -> Result<(Features, Taps), FeatureError> {
-        let frame = picture_view(picture)?;
-        if let Some(framer) = &mut self.framer {
-            framer.place(&frame)?;
-        }
-        self.cut(&frame, 0)?;
+    pub fn run_with_taps(&mut self, picture: &Picture) -> Result<(Features, Taps), FeatureError> {
+        self.place(picture)?;
+        self.run_view(picture, 0, Flip::default())
+    }
+
+    /// Takes a picture in hand, of which [`FeatureExtractor::run_view`] shows views: how its part lies, and the views in
+    /// which anything counts.
+    ///
+    /// # Errors
+    /// When pre-processing fails.
+    pub fn place(&mut self, picture: &Picture) -> Result<(Placement, Vec<usize>), FeatureError> {
+        let Some(framer) = &mut self.framer else { return Ok((Placement::default(), vec![0])) };
+        let placement = framer.place(&picture_view(picture)?)?;
+        Ok((placement, (0..framer.views()).filter(|&view| !framer.is_blind(view)).collect()))
+    }
+
+    /// The features of a view of the picture in hand, turned over as told, and the network's own maps of it.
+    ///
+    /// # Errors
+    /// When ONNX Runtime or pre-processing fails.
+    pub fn run_view(&mut self, picture: &Picture, view: usize, flip: Flip) -> Result<(Features, Taps), FeatureError> {
+        self.cut(&picture_view(picture)?, view)?;
         let pixels = self.input.as_chunks_mut::<3>().0;
         if flip.across {
             pixels.chunks_exact_mut(INPUT_SIZE_PX as usize).for_each(<[_]>::reverse);
@@ -200,14 +216,12 @@ impl FeatureExtractor {
         self.look()
     }
 
-    /// A mask as the first view of its picture is cut.
-    ///
-    /// # Errors
-    /// When pre-processing fails.
-    pub fn cut_mask(&mut self, picture: &Picture, mask: LabelPicture) -> Result<LabelPicture, FeatureError> {
-        let Some(framer) = &mut self.framer else { return Ok(mask) };
-        let placement = framer.place(&picture_view(picture)?)?;
-        Ok(cut_mask(framer, &placement, 0, &mask))
+    /// A mask as a view of its picture is cut, which lies like this.
+    pub fn cut_mask(&self, placement: &Placement, view: usize, mask: &LabelPicture) -> LabelPicture {
+        match &self.framer {
+            Some(framer) => cut_mask(framer, placement, view, mask),
+            None => mask.clone(),
+        }
     }
 
     fn cut(&mut self, frame: &FrameView<'_>, view: usize) -> Result<(), ModelError> {

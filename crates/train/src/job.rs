@@ -150,8 +150,7 @@ pub fn train(request: &TrainRequest, progress: &dyn Progress) -> Result<Trained,
     let backbone = Backbone::load(&request.backbone)?;
     let kind = kind_of(request)?;
     let views = views(request, size, progress)?;
-    // A label of a whole picture says nothing of most of its tiles.
-    let made = if has_enough_anomalies(request) && views.count() == 1 {
+    let made = if has_enough_anomalies(request) {
         from_labels(request, &backbone, &views, kind.model_type, progress)?
     } else {
         from_normals(request, None, &backbone, &views, progress)?
@@ -213,6 +212,7 @@ fn conclude(
     let normals =
         normal_scores(&made.samples, &made.held_out).chain(made.remembered_held_out.iter().map(|again| again.score));
     let normals: Vec<f64> = normals.collect();
+    package.set_normal_scores(normals.clone());
     let above = normals.iter().filter(|&&score| score >= package.info().threshold).count();
     let held_out_false_rejects = above as f64 / normals.len().max(1) as f64;
     let mut metrics = json!({
@@ -238,11 +238,6 @@ fn conclude(
     advice.extend(refusal);
     let normals = normal + made.remembered;
     advice.extend(threshold_choice.as_ref().and_then(|choice| choice.held_out_advice(normals)));
-    if has_enough_anomalies(request) && views.count() > 1 {
-        advice.push(
-            "tiles are scored by what is normal alone: the labelled anomalies only measured the model".to_owned(),
-        );
-    }
     if let Some(before) = before.filter(|before| before.threshold != usual && threshold_choice.is_none()) {
         advice.push(format!(
             "the threshold is {usual} again: the {} of the model before was chosen for its scores, not for these; choose \
@@ -364,11 +359,7 @@ fn from_labels<'a>(
         threads: request.threads,
         wanted: None,
     };
-    let mut learnt = learn(&lessons, progress)?;
-    if !views.framing().is_whole() {
-        // What was found lies in the view, and the masks that it would be held against lie in the picture.
-        learnt.held_out.iter_mut().for_each(|found| (found.map, found.mask) = (None, None));
-    }
+    let learnt = learn(&lessons, progress)?;
     let candidate = |candidate: &Candidate| CandidateInfo {
         name: candidate.name.to_owned(),
         held_out_roc_auc: candidate.held_out_roc_auc,

@@ -111,6 +111,7 @@ pub fn build(
         labels: description.labels,
         threshold: 0.5,
         calibration: description.calibration,
+        normal_scores: Vec::new(),
         backbone: BackboneInfo {
             name: backbone.name().to_owned(),
             sha256: backbone.sha256().to_owned(),

@@ -40,6 +40,8 @@ pub(crate) const PICTURES: usize = 60;
 const WANTED: usize = 60;
 const MOST_OF_EACH: usize = 3;
 const TIMED_RUNS: usize = 9;
+/// Of the separation; less gain than this is chance.
+const LEAST_GAIN: f64 = 0.02;
 
 /// A size of the bank, what it is good for and what it costs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -210,6 +212,34 @@ pub(crate) fn measure(
     let chosen = if scores.len() < FEWEST { sizes.len() - 1 } else { choose(&sizes) };
     sizes[chosen].chosen = true;
     sizes
+}
+
+/// Whether other banks tell disturbed pictures from normal ones better than these, beyond chance.
+///
+/// For easing, in ten folds, seeds 1 to 3: separation by cookies' normals 0.84 1.06 1.01 without and 0.88 1.13 1.05 with it,
+/// and mean ROC AUC of the 22 photographs 0.988 and 1.00; by 30 tiles 0.59 0.89 0.99 and 0.57 0.88 0.99, ROC AUC 0.773 and
+/// 0.763; by 200 tiles 0.71 and 0.74, ROC AUC 0.849 and 0.858.
+pub(crate) fn is_better(
+    pairs: &[(usize, Pair)],
+    banks: &[Bank],
+    others: &[Bank],
+    bank_of: &[usize],
+    threads: NonZeroUsize,
+) -> bool {
+    let log_score = |bank: &Bank, features: &Features| -> f64 {
+        f64::from(picture_score(&smooth(&bank.distances(features)))).max(1e-6).ln()
+    };
+    let separation_by = |banks: &[Bank]| -> f64 {
+        let scores = in_order(threads, pairs.len(), |index| {
+            let (sample, pair) = &pairs[index];
+            let bank = &banks[bank_of[*sample]];
+            let disturbed: Vec<f64> = pair.disturbed.iter().map(|view| log_score(bank, view)).collect();
+            (log_score(bank, &pair.normal), disturbed)
+        });
+        let (normal, disturbed): (Vec<f64>, Vec<Vec<f64>>) = scores.into_iter().unzip();
+        separation(&normal, &disturbed.concat())
+    };
+    pairs.len() >= FEWEST && separation_by(others) > (1.0 + LEAST_GAIN) * separation_by(banks).max(0.0)
 }
 
 /// How much of one separation another is; nothing where disturbed pictures are not found at all.

@@ -24,13 +24,26 @@ const FORMATS: [gst_video::VideoFormat; 11] = [
 
 /// Why a buffer is no picture.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PictureError {
+pub enum PictureError {
+    /// No element here takes the format.
     #[error("format {0} is not supported")]
     Format(gst_video::VideoFormat),
+    /// The memory cannot be read.
     #[error("cannot map the buffer")]
     Map,
+    /// A plane does not lie within the memory.
     #[error("plane {plane} starts at byte {offset} of {size} with a stride of {stride}")]
-    Layout { plane: usize, offset: usize, size: usize, stride: i32 },
+    Layout {
+        /// Number of the plane, from 0.
+        plane: usize,
+        /// Where it starts.
+        offset: usize,
+        /// Bytes of the buffer.
+        size: usize,
+        /// Bytes from row to row.
+        stride: i32,
+    },
+    /// A plane is too short for its rows.
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
@@ -58,7 +71,10 @@ pub(crate) fn pad_templates(caps: &gst::Caps) -> Vec<gst::PadTemplate> {
 }
 
 /// Reads a buffer as a picture of which only the visible part counts, and hands it to `read`.
-pub(crate) fn with_view<T>(
+///
+/// # Errors
+/// When the buffer is no picture of a known format.
+pub fn with_view<T>(
     buffer: &gst::BufferRef,
     info: &gst_video::VideoInfo,
     read: impl FnOnce(FrameView<'_>) -> Result<T, PictureError>,

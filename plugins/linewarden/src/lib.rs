@@ -7,7 +7,7 @@
 
 pub mod anomalydetect;
 pub mod anomalyoverlay;
-mod frame;
+pub mod frame;
 pub mod meta;
 mod metrics;
 pub mod mqttpublish;

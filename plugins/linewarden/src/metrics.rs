@@ -4,8 +4,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -103,9 +103,13 @@ impl Metrics {
     }
 }
 
+/// The series of the model that runs.
+type Shown = Arc<Mutex<Arc<Metrics>>>;
+
 /// Answers until it is dropped.
 pub(crate) struct Server {
     address: SocketAddr,
+    shown: Shown,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -118,15 +122,21 @@ impl Server {
         let listener = TcpListener::bind(wanted).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stopping = Arc::new(AtomicBool::new(false));
+        let shown = Arc::new(Mutex::new(metrics));
         let thread = std::thread::Builder::new().name("lw-metrics".to_owned()).spawn({
-            let stopping = Arc::clone(&stopping);
-            move || answer_all(&listener, &stopping, &metrics)
+            let (stopping, shown) = (Arc::clone(&stopping), Arc::clone(&shown));
+            move || answer_all(&listener, &stopping, &shown)
         });
-        Ok(Self { address, stopping, thread: Some(thread.map_err(failed)?) })
+        Ok(Self { address, shown, stopping, thread: Some(thread.map_err(failed)?) })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Shows the series of another model from now on.
+    pub(crate) fn show(&self, metrics: Arc<Metrics>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
     }
 }
 
@@ -156,14 +166,17 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn answer_all(listener: &TcpListener, stopping: &AtomicBool, metrics: &Metrics) {
+fn answer_all(listener: &TcpListener, stopping: &AtomicBool, shown: &Shown) {
     for connection in listener.incoming() {
         if stopping.load(Ordering::Relaxed) {
             return;
         }
         match connection {
             // A client that left early is its own problem.
-            Ok(connection) => drop(answer(connection, metrics)),
+            Ok(connection) => {
+                let metrics = Arc::clone(&shown.lock().unwrap_or_else(PoisonError::into_inner));
+                drop(answer(connection, &metrics));
+            }
             // Out of file descriptors, for one: the next call would fail at once.
             Err(_) => std::thread::sleep(PATIENCE),
         }

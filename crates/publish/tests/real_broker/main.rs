@@ -3,5 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise, in its helpers too")]
 
 mod delivery;
+mod failover;
+mod gate;
+mod historical;
 mod security;
 mod support;
+mod version5;

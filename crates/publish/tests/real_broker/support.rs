@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use linewarden_core::{Decision, FrameResult, ModelRef, Reason, ScoredFrame, Verdict};
+use linewarden_core::{Action, ClockSource, Decision, FrameResult, ModelRef, Reason, ScoredFrame, Verdict};
 use linewarden_publish::{PublishEvent, Publisher, PublisherConfig};
 use linewarden_testkit::broker::{Message, Subscriber};
 use serde_json::Value;
@@ -87,6 +87,10 @@ pub(crate) fn decision(part: u64, life: Duration) -> Decision {
         decided_at: now,
         reject_at: None,
         expires_at: now + life,
+        action: Action::Reject,
+        clock: ClockSource::Arrival,
+        encoder: None,
+        last_captured_at: now,
     }
 }
 

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use super::error::{listed, shown};
 use super::resolve::{self, Resolver};
 use super::{
-    Class, ColorMap, Dataset, LabelColor, Loaded, MaskColors, MaskSource, Origin, Places, Problem, Sample, add_labels,
-    dates, name_of,
+    Class, ColorMap, Dataset, DatasetError, LabelColor, Loaded, MaskColors, MaskSource, Origin, Places, Problem,
+    Sample, add_labels, dates, name_of,
 };
 
 const CLASSIFICATION: &str = "groundtruth/image-classification";
@@ -30,6 +30,55 @@ const MAXIMUM_PROBLEMS: usize = 10_000;
 const MAXIMUM_WARNINGS: usize = 1000;
 
 type Object = Map<String, Value>;
+
+/// A line of a manifest whose files nobody has looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The line as it was written, without its end.
+    pub text: String,
+    /// `source-ref` as written.
+    pub source_ref: String,
+    /// Normal, anomalous, or nobody has said yet.
+    pub class: Option<Class>,
+    /// The mask as the line refers to it.
+    pub mask_ref: Option<String>,
+}
+
+/// The lines of a manifest that lies elsewhere and is called `name`, each checked as before training, but none of the files
+/// that it refers to looked for. Later lines of one picture go before earlier ones.
+///
+/// # Errors
+/// Every problem at once, also when a line refers to no object in S3: files of this machine are not a stranger's to name.
+pub fn read_entries(content: &[u8], name: &str) -> Result<Vec<Entry>, DatasetError> {
+    let places = Places::default();
+    let mut reader = Reader::new(Path::new(name), Path::new(""), &places);
+    reader.resolver = None;
+    let (mut entries, mut known): (Vec<Entry>, BTreeMap<String, usize>) = (Vec::new(), BTreeMap::new());
+    for line in content.split(|byte| *byte == b'\n') {
+        reader.line += 1;
+        if reader.problems.len() >= MAXIMUM_PROBLEMS {
+            reader.problem(None, "there are so many problems that the rest was not read");
+            break;
+        }
+        let Some(Sample { source_ref, class, mask, .. }) = reader.sample(line) else { continue };
+        let text = String::from_utf8_lossy(line).trim_start_matches('\u{feff}').trim().to_owned();
+        // Without a resolver a path is the reference itself.
+        let mask_ref = mask.map(|mask| mask.path.to_string_lossy().into_owned());
+        let entry = Entry { text, source_ref, class, mask_ref };
+        match known.get(&entry.source_ref).and_then(|place| entries.get_mut(*place)) {
+            Some(earlier) => *earlier = entry,
+            None => {
+                known.insert(entry.source_ref.clone(), entries.len());
+                entries.push(entry);
+            }
+        }
+    }
+    if entries.is_empty() && reader.problems.is_empty() {
+        reader.problems.push(Problem::new(name, "has no lines; a manifest has one JSON object a line"));
+    }
+    DatasetError::unless_empty(reader.problems)?;
+    Ok(entries)
+}
 
 pub(super) fn load(file: &Path, places: &Places) -> Result<Loaded, Problem> {
     let content = File::open(file).map_err(|error| Problem::new(file, format!("cannot read: {error}")))?;
@@ -75,7 +124,8 @@ fn next_line(content: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> 
 struct Reader<'a> {
     file: Arc<Path>,
     root: &'a Path,
-    resolver: Resolver<'a>,
+    /// None while nobody looks for files.
+    resolver: Option<Resolver<'a>>,
     line: usize,
     problems: Vec<Problem>,
     warnings: BTreeSet<String>,
@@ -93,7 +143,7 @@ impl<'a> Reader<'a> {
         Self {
             file: Arc::from(file),
             root,
-            resolver: Resolver::new(root, places),
+            resolver: Some(Resolver::new(root, places)),
             line: 0,
             problems: Vec::new(),
             warnings: BTreeSet::new(),
@@ -196,7 +246,16 @@ impl<'a> Reader<'a> {
         if let Some(bucket) = resolve::bucket(reference) {
             self.buckets.insert(bucket.to_owned());
         }
-        match self.resolver.resolve(reference) {
+        let Some(resolver) = &self.resolver else {
+            let is_object = resolve::bucket(reference).is_some_and(|bucket| !bucket.is_empty())
+                && reference.splitn(4, '/').nth(3).is_some_and(|key| !key.is_empty());
+            if !is_object {
+                self.problem(Some(key), format!("must be `s3://bucket/key`, got `{}`", shown(reference)));
+                return None;
+            }
+            return Some((reference.to_owned(), PathBuf::from(reference)));
+        };
+        match resolver.resolve(reference) {
             Ok(found) => {
                 if found.is_outside {
                     self.outside += 1;

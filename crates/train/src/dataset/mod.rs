@@ -39,6 +39,7 @@ pub(crate) use dates::format as format_date;
 pub use duplicates::{Alike, Duplicate};
 use error::shown;
 pub use error::{DatasetError, Place, Problem};
+pub use manifest::{Entry, read_entries};
 pub use mask::{LabelPicture, MaskColors, MaskSource, read_mask};
 pub use picture::{MAXIMUM_SIDE_PX, MINIMUM_SIDE_PX, Picture, PictureError, PictureFault, picture_size};
 pub use resolve::{Mapping, Places};

@@ -154,6 +154,17 @@ impl Picture {
         Ok(Self::read_closely(path)?.0)
     }
 
+    /// The picture in a file's content, as [`Picture::read`] takes it.
+    ///
+    /// # Errors
+    /// As reading the file.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, PictureFault> {
+        match Self::decode(Path::new(""), bytes) {
+            Ok((picture, _)) => Ok(picture),
+            Err(error) => Err(error.fault),
+        }
+    }
+
     /// Reads a picture and says what is odd about it.
     pub(super) fn read_closely(path: &Path) -> Result<(Self, Vec<Oddity>), PictureError> {
         Self::decode(path, file_bytes(path)?)

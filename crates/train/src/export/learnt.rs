@@ -12,9 +12,8 @@ use crate::features::{
 };
 use crate::heads::gaussian::Gaussian;
 use crate::heads::image::{ImageHead, LEAST_VARIANCE, is_pooled};
-use crate::heads::masks::ECHO;
 use crate::heads::patch::TOP_CELLS;
-use crate::heads::{CellHead, LabelCurve, Learnt, Part};
+use crate::heads::{Borders, CellHead, Learnt, Part};
 use crate::onnx::{Attr, Dim, ElementType, GraphBuilder};
 
 /// The strides of the feature maps that the graph looks at.
@@ -75,15 +74,15 @@ pub fn learnt_model(
         scores.push((Part::Patch, score));
     }
     match &learnt.masks {
-        Some((head, curves)) => {
+        Some((head, borders)) => {
             let side = graph.scoped("mask_head", |graph| {
                 let (values, side) = append_cell_head(graph, &head_taps, head);
-                append_label_maps(graph, &values, curves, side);
+                append_label_maps(graph, &values, borders, side);
                 side
             });
             graph.output(MAP_OUTPUT, ElementType::Float, &[Dim::Named("batch"), fixed(side), fixed(side)]);
             if with_labels {
-                let labels = fixed(curves.len());
+                let labels = fixed(borders.curves.len());
                 graph.output(
                     LABELS_OUTPUT,
                     ElementType::Float,
@@ -216,7 +215,8 @@ fn append_matrix(graph: &mut GraphBuilder, matrix: &Array2<f32>) -> String {
 }
 
 /// From values against normal, `[N, labels, side, side]`, to both maps.
-fn append_label_maps(graph: &mut GraphBuilder, values: &str, curves: &[LabelCurve], side: usize) {
+fn append_label_maps(graph: &mut GraphBuilder, values: &str, borders: &Borders, side: usize) {
+    let curves = &borders.curves;
     let labels = curves.len() as i64;
     let maps = if labels == 1 {
         let shift = graph.constant_f32("border", &[], vec![curves[0].odds.ln()]);
@@ -232,7 +232,7 @@ fn append_label_maps(graph: &mut GraphBuilder, values: &str, curves: &[LabelCurv
         let one = graph.constant_f32("one", &[], vec![1.0]);
         let whole = graph.node("Add", &[&sum, &one], &[]);
         let others = graph.node("Sub", &[&whole, &raised], &[]);
-        let raised = append_without_echoes(graph, &raised, &whole);
+        let raised = append_without_echoes(graph, &raised, &whole, borders.echo);
         let odds = graph.constant_f32("odds", &[labels, 1, 1], curves.iter().map(|curve| curve.odds).collect());
         let weighed = graph.node("Mul", &[&raised, &odds], &[]);
         let total = graph.node("Add", &[&weighed, &others], &[]);
@@ -245,13 +245,13 @@ fn append_label_maps(graph: &mut GraphBuilder, values: &str, curves: &[LabelCurv
 
 /// Nothing of the labels whose highest probability lies far below that of another: as `without_echoes` has it. The same
 /// softmax divides all of them, but not in the same cell, so that probabilities are compared.
-fn append_without_echoes(graph: &mut GraphBuilder, raised: &str, whole: &str) -> String {
+fn append_without_echoes(graph: &mut GraphBuilder, raised: &str, whole: &str, echo: f32) -> String {
     let probabilities = graph.node("Div", &[raised, whole], &[]);
     let cells = graph.constant_i64("cell_axes", &[2], vec![2, 3]);
     let peaks = graph.node("ReduceMax", &[&probabilities, &cells], &[]);
     let axis = graph.constant_i64("label_axis", &[1], vec![1]);
     let highest = graph.node("ReduceMax", &[&peaks, &axis], &[]);
-    let share = graph.constant_f32("echo", &[], vec![ECHO]);
+    let share = graph.constant_f32("echo", &[], vec![echo]);
     let least = graph.node("Mul", &[&highest, &share], &[]);
     let is_seen = graph.node("GreaterOrEqual", &[&peaks, &least], &[]);
     let seen = graph.node("Cast", &[&is_seen], &[Attr::int("to", ElementType::Float as i64)]);

@@ -12,13 +12,13 @@ use super::masks::{label_maps, without_echoes};
 use super::patch::{TOP_CELLS, oddness, picture_score};
 use super::stack::{Part, PartScores, Stack};
 use super::taps::Taps;
-use super::{CellHead, Gaussian, LabelCurve, Learnt};
+use super::{Borders, CellHead, Gaussian, LabelCurve, Learnt};
 use crate::backbone::{Backbone, BackboneSource};
 use crate::bank::{Bank, Pool};
 use crate::calibration::Curve;
 use crate::dataset::Picture;
 use crate::export::learnt_model;
-use crate::features::{FeatureExtractor, Features, Flip, INPUT_SIZE_PX, bank_weights, head_strides};
+use crate::features::{FeatureExtractor, Features, INPUT_SIZE_PX, bank_weights, head_strides};
 use crate::scoring::{self, smooth};
 
 const SIDE: usize = INPUT_SIZE_PX as usize;
@@ -65,7 +65,7 @@ fn everything(backbone: &Backbone, seen: &[(Features, Taps)], labels: usize) -> 
         calibration: Calibration { tau: 9.0, median_ln: 1.5, pixel_tau: 8.0, pixel_median_ln: 1.2, held_out: 2 },
         gaussian: Some(Gaussian::fit(&seen.iter().map(|(features, _)| features).collect::<Vec<_>>(), 1)),
         patch: Some(cell_head(taps, labels, None, &mut random)),
-        masks: Some((cell_head(taps, labels, Some(16), &mut random), curves)),
+        masks: Some((cell_head(taps, labels, Some(16), &mut random), Borders { curves, echo: 0.8 })),
         image: Some(ImageHead { weights, bias: 0.2 }),
         label_ious: Vec::new(),
         held_out: Vec::new(),
@@ -95,7 +95,7 @@ fn assert_close(found: &[f32], expected: &[f32]) {
 fn the_graph_of_all_parts_computes_what_the_parts_do_for_one_label_and_for_several() {
     let backbone = Backbone::load(&BackboneSource::Bundled).expect("the bundled weights: run `make setup`");
     let mut extractor = FeatureExtractor::with_taps(&backbone, &head_strides(&backbone)).unwrap();
-    let mut look = |seed| extractor.run_with_taps(&picture(seed), Flip::default()).unwrap();
+    let mut look = |seed| extractor.run_with_taps(&picture(seed)).unwrap();
     let seen = [look(1), look(2)];
     let (features, taps) = look(3);
     for labels in [1, 3] {
@@ -109,17 +109,21 @@ fn the_graph_of_all_parts_computes_what_the_parts_do_for_one_label_and_for_sever
             picture_score(&oddness(&cells), TOP_CELLS),
             learnt.image.as_ref().unwrap().score(&pooled(&taps)),
         ];
-        let (head, curves) = learnt.masks.as_ref().unwrap();
+        let (head, borders) = learnt.masks.as_ref().unwrap();
         let mut probabilities = label_probabilities(&head.values(&taps));
-        without_echoes(&mut probabilities);
+        without_echoes(&mut probabilities, borders.echo);
         let silent = probabilities.outer_iter().filter(|row| row.iter().all(|&value| value == 0.0)).count();
         assert_eq!(silent > 0, labels > 1, "some label of several is an echo");
-        let maps = label_maps(&probabilities, curves);
+        let maps = label_maps(&probabilities, &borders.curves);
         let highest = |cell: usize| maps.iter().map(|map| map.values[cell]).fold(0.0, f32::max);
 
         let onnx = learnt_model(&backbone, &learnt, true, None).unwrap();
         let (score, map, label_values) = run(&onnx, &picture(3), true);
-        assert!((score - learnt.stack.score(&scores)).abs() < 1e-3, "{score}, not {}", learnt.stack.score(&scores));
+        assert!(
+            (score - learnt.stack.score_of_view(&scores)).abs() < 1e-3,
+            "{score}, not {}",
+            learnt.stack.score_of_view(&scores)
+        );
         assert_close(&label_values, &maps.iter().flat_map(|map| map.values.clone()).collect::<Vec<_>>());
         assert_close(&map, &(0..maps[0].values.len()).map(highest).collect::<Vec<_>>());
 
@@ -127,7 +131,7 @@ fn the_graph_of_all_parts_computes_what_the_parts_do_for_one_label_and_for_sever
         for part in Part::ALL {
             learnt.stack = Stack { weights: vec![(part, 0.3)], bias: -0.1 };
             let onnx = learnt_model(&backbone, &learnt, false, None).unwrap();
-            let expected = learnt.stack.score(&scores);
+            let expected = learnt.stack.score_of_view(&scores);
             let score = run(&onnx, &picture(3), false).0;
             assert!((score - expected).abs() < 1e-3, "{part:?}: {score}, not {expected}");
         }

@@ -7,19 +7,22 @@ use linewarden_model::package::Calibration;
 use linewarden_model::{AnomalyMap, LabelMask};
 use ndarray::Array2;
 
-use super::cells::{CellHead, flipped, label_probabilities};
+use super::cells::{CellHead, label_probabilities};
 use super::folds::{FOLDS, stratified};
 use super::gaussian::Gaussian;
 use super::image::{ImageHead, pooled};
-use super::mask_head::{self, MaskCells, Shared};
-use super::masks::{LabelCurve, Truth, calibrate as calibrate_masks, label_maps, mask, without_echoes};
-use super::patch::{self, Cells, Supply, TOP_CELLS, oddness, picture_score};
-use super::stack::{Part, PartScores, Stack};
-use super::taps::{Grid, Taps};
+use super::mask_head::{self, Shared};
+use super::masks::{
+    Borders, Drawing, Tried, calibrate as calibrate_masks, is_silent, label_maps, mask, try_borders, without_echoes,
+};
+use super::patch::{self, Supply, TOP_CELLS, oddness, picture_score};
+use super::seen::{Seeing, Seen, see};
+use super::stack::{Part, PartScores, Scored, Stack};
+use super::taps::Taps;
 use crate::backbone::Backbone;
 use crate::bank::{BANK_SIZE, Bank, Pool};
 use crate::calibration::{FLOOR, calibrate};
-use crate::dataset::{Class, LabelColor, LabelPicture, Picture, Sample, read_mask};
+use crate::dataset::{Class, LabelColor, Picture, Sample};
 use crate::evaluation::{confusion, roc_auc};
 use crate::features::{FeatureExtractor, Features, Flip, bank_weights, head_strides};
 use crate::parallel::{in_order, in_order_with};
@@ -28,20 +31,17 @@ use crate::scoring::{self, smooth};
 use crate::trainer::{OneError, TrainError, sort_outcomes};
 use crate::views::Views;
 
-/// Pictures whose features stay in memory, 1.5 MB each: those that candidates are judged on.
+/// Pictures that candidates are judged on, at most. Their views' features stay in memory, 1.5 MB each, as long as there are
+/// no more of them than this; else these pictures are read again to be judged.
 const JUDGED_PICTURES: usize = 400;
 /// Label maps that stay in memory, 16 kB each.
 const JUDGED_MAPS: usize = 8_000;
-/// A mask is this many times as fine as the maps.
-pub(super) const MASK_SCALE: usize = 4;
+/// Masked pictures of many views by which borders are drawn, even if that takes more maps.
+const FEWEST_DRAWN: usize = 24;
 /// Held-out ROC AUCs this close are equal however many pictures there are, and the separation decides.
 const TIE: f64 = 0.002;
 /// A candidate that separates the classes by this share of the best one's distance is as good, and taken if it is simpler.
 const AS_GOOD: f64 = 0.98;
-
-/// Other ways round in which pictures teach about cells: normals the first, defects all of them.
-const FLIPS: [Flip; 3] =
-    [Flip { across: true, down: false }, Flip { across: false, down: true }, Flip { across: true, down: true }];
 
 /// What to learn from.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub struct Lessons<'a> {
     pub with_masks: bool,
     /// The feature network.
     pub backbone: &'a Backbone,
-    /// How pictures are cut: into one view.
+    /// How pictures are cut.
     pub views: &'a Views,
     /// Seed of everything random.
     pub seed: u64,
@@ -84,9 +84,9 @@ pub struct Found {
     pub sample: usize,
     /// The calibrated score.
     pub score: f64,
-    /// Where anomalies are seen.
+    /// Where anomalies are seen, if pictures are looked at whole.
     pub map: Option<AnomalyMap>,
-    /// Which labels are seen where.
+    /// Which labels are seen where, likewise.
     pub mask: Option<LabelMask>,
 }
 
@@ -108,7 +108,7 @@ pub struct Learnt {
     /// The patch head, where it scores pictures.
     pub patch: Option<CellHead>,
     /// The mask head, where it draws masks or the map, and where each label begins.
-    pub masks: Option<(CellHead, Vec<LabelCurve>)>,
+    pub masks: Option<(CellHead, Borders)>,
     /// The image head, where it scores pictures.
     pub image: Option<ImageHead>,
     /// Mean IoU of each label on held-out pictures.
@@ -132,27 +132,12 @@ const RECIPES: [Recipe; 6] = [
     Recipe { name: "stack", parts: &[Part::Bank, Part::Patch, Part::Image] },
 ];
 
-/// What is kept of one picture.
-struct Seen {
-    patches: Option<Vec<f32>>,
-    cells: Cells,
-    mask_cells: MaskCells,
-    pooled: Vec<f32>,
-    judged: Option<Judged>,
-}
-
-/// What a picture needs to be judged.
-struct Judged {
-    features: Features,
-    taps: Taps,
-    truth: Option<Truth>,
-}
-
 /// Everything that folds are fitted to.
 struct Material<'a> {
     lessons: &'a Lessons<'a>,
     seen: Vec<Seen>,
     is_anomalous: Vec<bool>,
+    is_judged: Vec<bool>,
     /// Place of each normal picture in the pool.
     pool: Pool,
     place_in_pool: Vec<Option<usize>>,
@@ -161,21 +146,32 @@ struct Material<'a> {
     labels: usize,
 }
 
-/// What one part said of the held-out pictures of one fold.
-struct Verdicts {
-    scores: Vec<(usize, f32)>,
-    maps: Vec<(usize, Vec<f32>)>,
-    probabilities: Vec<(usize, Array2<f32>)>,
-}
-
-/// Something that is fitted to one fold.
-#[derive(Clone, Copy, PartialEq)]
+/// Something that is fitted to a fold.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Task {
     Bank,
     Gaussian,
     Patch,
     Masks,
     Image,
+}
+
+/// What was fitted.
+enum Fitted {
+    Bank(Bank),
+    Gaussian(Gaussian),
+    Patch(CellHead),
+    Masks(CellHead),
+    Image(ImageHead),
+}
+
+/// What parts that were not fitted to it say of a picture.
+struct Verdict {
+    scored: Scored,
+    /// The cells of all its views, of normal pictures.
+    bank_map: Vec<f32>,
+    /// What the mask head draws in each view, where somebody asks.
+    drawn: Vec<Option<Array2<f32>>>,
 }
 
 /// Learns from labelled pictures. The same samples and seed give the same result, whatever the number of threads.
@@ -186,71 +182,61 @@ pub fn learn(lessons: &Lessons<'_>, progress: &dyn Progress) -> Result<Learnt, T
     let material = look(lessons, progress)?;
     let fold_of = material.folds();
     let folds = fold_of.iter().max().map_or(0, |last| last + 1);
-    let mut tasks = vec![Task::Bank, Task::Gaussian, Task::Image];
-    if material.labels > 0 {
-        // The longest first, so that no thread waits for it in the end.
-        tasks.splice(0..0, [Task::Masks, Task::Patch]);
-    }
+    let tasks = material.tasks();
     let jobs: Vec<(Task, usize)> = tasks.iter().flat_map(|&task| (0..folds).map(move |fold| (task, fold))).collect();
-    progress.stage("comparing candidates on held-out pictures", jobs.len());
-    let verdicts = in_order(lessons.threads, jobs.len(), |job| {
+    progress.stage("fitting candidates without the pictures that judge them", jobs.len());
+    let fitted = in_order(lessons.threads, jobs.len(), |job| {
         let (task, fold) = jobs[job];
         let start = Instant::now();
-        let verdicts = material.judge_fold(task, &fold_of, fold);
-        tracing::debug!(task = ?task_name(task), fold, seconds = start.elapsed().as_secs_f64(), "fold judged");
+        let rest: Vec<usize> = (0..material.seen.len()).filter(|&index| fold_of[index] != fold).collect();
+        let fitted = material.fit(task, &rest);
+        tracing::debug!(?task, fold, seconds = start.elapsed().as_secs_f64(), "fitted");
         progress.advance(1);
-        verdicts
+        fitted
     });
-    let held_out = HeldOut::collect(&material, &jobs, verdicts);
-    held_out.conclude(&material, &fold_of, progress)
+    let mut parts: Vec<Vec<Fitted>> = (0..folds).map(|_| Vec::new()).collect();
+    jobs.iter().zip(fitted).for_each(|(&(_, fold), fitted)| parts[fold].push(fitted));
+    let verdicts = material.judge_all(&fold_of, &parts, progress)?;
+    HeldOut::collect(&material, verdicts).conclude(&material, &fold_of, progress)
 }
 
-fn task_name(task: Task) -> &'static str {
-    match task {
-        Task::Bank => "bank",
-        Task::Gaussian => "gaussian",
-        Task::Patch => "patch",
-        Task::Masks => "masks",
-        Task::Image => "image",
-    }
-}
-
-/// Reads every picture, as it is and turned over, and keeps what the parts learn from.
+/// Reads every picture and keeps what the parts learn from.
 fn look<'a>(lessons: &'a Lessons<'a>, progress: &dyn Progress) -> Result<Material<'a>, TrainError> {
     let samples = &lessons.samples;
     progress.stage("computing features", samples.len());
-    let strides = head_strides(lessons.backbone);
     let is_anomalous: Vec<bool> = samples.iter().map(|sample| sample.class == Some(Class::Anomaly)).collect();
-    let masked = samples.iter().filter(|sample| is_masked(sample)).count();
+    let is_masked: Vec<bool> =
+        samples.iter().zip(&is_anomalous).map(|(sample, &odd)| odd && sample.mask.is_some()).collect();
+    let masked = is_masked.iter().filter(|&&is_one| is_one).count();
     let labels = if masked > 0 { lessons.labels.len() } else { 0 };
-    let judged = judged_pictures(&is_anomalous, labels, lessons.seed);
-    let normals = is_anomalous.iter().filter(|&&odd| !odd).count();
-    let supply = Supply::of(2 * samples.len(), 2 * masked, labels);
-    let shared = Shared { views: 2 * samples.len() + 2 * masked, masked: 4 * masked };
-    let extractors = (0..lessons.threads.get().min(samples.len()))
-        .map(|_| Ok(FeatureExtractor::with_taps(lessons.backbone, &strides)?.framed(lessons.views.framer()?)))
-        .collect::<Result<Vec<_>, TrainError>>()?;
-    let outcomes = in_order_with(extractors, samples.len(), |extractor, index| {
-        let seen = see(
-            samples[index],
-            extractor,
-            &Seeing {
-                labels: lessons.labels,
-                learns_masks: labels > 0,
-                supply,
-                shared,
-                patches: Pool::patches_per_picture(normals),
-                is_judged: judged[index],
-                seed: lessons.seed.wrapping_add(index as u64),
-            },
-        );
+    let views = lessons.views.count();
+    // The maps of pictures that are looked at whole are all kept, those of others by their own number.
+    let is_judged = judged_pictures(&is_anomalous, if views == 1 { labels } else { 0 }, lessons.seed);
+    let judged = is_judged.iter().filter(|&&is_one| is_one).count();
+    let is_drawn = drawn_pictures(&is_masked, &is_judged, views * (labels + 1), lessons.seed);
+    let anomalies = is_anomalous.iter().filter(|&&odd| odd).count();
+    let normals = samples.len() - anomalies;
+    let supply = Supply::of(2 * samples.len() * views, 2 * masked, labels);
+    let shared = Shared { views: 2 * (samples.len() + masked) * views, masked: 4 * masked };
+    let outcomes = in_order_with(extractors(lessons)?, samples.len(), |extractor, index| {
+        let seeing = Seeing {
+            labels: lessons.labels,
+            learns_masks: labels > 0,
+            supply,
+            shared,
+            patches: Pool::patches_per_picture(normals),
+            pictures: [normals, anomalies],
+            keeps_views: is_judged[index] && judged * views <= JUDGED_PICTURES,
+            keeps_truth: is_drawn[index],
+            seed: lessons.seed.wrapping_add(index as u64),
+        };
+        let seen = see(samples[index], extractor, &seeing);
         progress.advance(1);
         seen
     });
     let mut seen = sort_outcomes(outcomes)?;
-    let first = seen.iter().find_map(|picture| picture.judged.as_ref());
     let mut pool = Pool::new(bank_weights(lessons.backbone));
-    let shapes = first.map_or_else(Vec::new, |judged| shapes(&judged.taps));
+    let shapes = seen.first().map_or_else(Vec::new, |picture| picture.shapes.clone());
     let mut place_in_pool = vec![None; samples.len()];
     let given =
         seen.iter_mut().zip(&mut place_in_pool).filter_map(|(picture, place)| Some((picture.patches.take()?, place)));
@@ -258,86 +244,23 @@ fn look<'a>(lessons: &'a Lessons<'a>, progress: &dyn Progress) -> Result<Materia
         pool.push(patches);
         *place = Some(number);
     }
-    Ok(Material { lessons, seen, is_anomalous, pool, place_in_pool, shapes, labels })
+    Ok(Material { lessons, seen, is_anomalous, is_judged, pool, place_in_pool, shapes, labels })
 }
 
-fn is_masked(sample: &Sample) -> bool {
-    sample.class == Some(Class::Anomaly) && sample.mask.is_some()
+/// One for each thread.
+fn extractors(lessons: &Lessons<'_>) -> Result<Vec<FeatureExtractor>, TrainError> {
+    let strides = head_strides(lessons.backbone);
+    let extractor = |_| Ok(FeatureExtractor::with_taps(lessons.backbone, &strides)?.framed(lessons.views.framer()?));
+    (0..lessons.threads.get().min(lessons.samples.len())).map(extractor).collect()
 }
 
-/// How one picture is looked at.
-struct Seeing<'a> {
-    labels: &'a [LabelColor],
-    learns_masks: bool,
-    supply: Supply,
-    shared: Shared,
-    patches: usize,
-    is_judged: bool,
-    seed: u64,
-}
-
-fn see(sample: &Sample, extractor: &mut FeatureExtractor, seeing: &Seeing<'_>) -> Result<Seen, OneError> {
-    let picture = Picture::read(&sample.path).map_err(OneError::Picture)?;
-    let mask = match sample.mask {
-        Some(_) if seeing.learns_masks => Some(read_mask(sample, seeing.labels).map_err(OneError::Picture)?),
-        _ => None,
-    };
-    let mask = match mask {
-        Some(mask) => Some(extractor.cut_mask(&picture, mask).map_err(OneError::Features)?),
-        None => None,
-    };
-    let is_normal = sample.class == Some(Class::Normal);
-    let (features, taps) = extractor.run_with_taps(&picture, Flip::default()).map_err(OneError::Features)?;
-    let grid = Grid::new(&shapes(&taps));
-    let mut taught = Taught::default();
-    // An anomaly without a mask says nothing about its cells.
-    if seeing.learns_masks && (is_normal || mask.is_some()) {
-        let mut random = fastrand::Rng::with_seed(seeing.seed);
-        taught.draw(&taps, &grid, mask.as_ref(), Flip::default(), seeing, &mut random);
-        // Defects are few, and any way round they are what they are.
-        let flips = if is_normal { &FLIPS[..1] } else { &FLIPS };
-        for &flip in flips {
-            let (_, taps) = extractor.run_with_taps(&picture, flip).map_err(OneError::Features)?;
-            let mask = mask.as_ref().map(|mask| flipped(mask, flip));
-            taught.draw(&taps, &grid, mask.as_ref(), flip, seeing, &mut random);
-        }
-    }
-    let patches = is_normal.then(|| Pool::draw(&features, seeing.patches, seeing.seed));
-    let truth = mask.as_ref().map(|mask: &LabelPicture| Truth::of(mask, grid.side * MASK_SCALE));
-    let pooled = pooled(&taps);
-    let judged = seeing.is_judged.then_some(Judged { features, taps, truth });
-    Ok(Seen { patches, cells: taught.cells, mask_cells: taught.mask_cells, pooled, judged })
-}
-
-/// What one picture teaches about cells.
-#[derive(Default)]
-struct Taught {
-    cells: Cells,
-    mask_cells: MaskCells,
-}
-
-impl Taught {
-    /// The patch head sees pictures mirrored, but not upside down: it tells better what is normal that way.
-    fn draw(
-        &mut self,
-        taps: &Taps,
-        grid: &Grid,
-        mask: Option<&LabelPicture>,
-        flip: Flip,
-        seeing: &Seeing<'_>,
-        random: &mut fastrand::Rng,
-    ) {
-        let labels = seeing.labels.len();
-        if !flip.down {
-            self.cells.draw(taps, grid, mask, labels, seeing.supply, random);
-        }
-        self.mask_cells.draw(taps, grid, mask, labels, seeing.shared, random);
-    }
-}
-
-/// Channels and cells per side of each map.
-fn shapes(taps: &Taps) -> Vec<(usize, usize)> {
-    taps.maps.iter().map(|map| (map.channels, map.size)).collect()
+/// Which masked pictures say how well labels are drawn: all, or of many with many maps each a random sample.
+fn drawn_pictures(is_masked: &[bool], is_judged: &[bool], maps: usize, seed: u64) -> Vec<bool> {
+    let mut eligible: Vec<usize> = (0..is_masked.len()).filter(|&index| is_masked[index] && is_judged[index]).collect();
+    fastrand::Rng::with_seed(seed ^ 0x5eed_d2a3).shuffle(&mut eligible);
+    let mut is_drawn = vec![false; is_masked.len()];
+    eligible.iter().take((JUDGED_MAPS / maps).max(FEWEST_DRAWN)).for_each(|&index| is_drawn[index] = true);
+    is_drawn
 }
 
 /// Which pictures candidates are judged on: all, or of many a random sample with as many of both classes as there are.
@@ -361,15 +284,15 @@ fn judged_pictures(is_anomalous: &[bool], labels: usize, seed: u64) -> Vec<bool>
 }
 
 impl Material<'_> {
-    /// Stratified by class and label.
+    /// Stratified by class and label; all views of a picture are in one fold.
     fn folds(&self) -> Vec<usize> {
         let first_label = |index: usize| {
-            let truth = self.seen[index].judged.as_ref().and_then(|judged| judged.truth.as_ref());
-            truth.and_then(|truth| truth.labels.iter().copied().find(|&label| label > 0)).unwrap_or(0)
+            let mut truths = self.seen[index].truths.iter().flatten().flatten();
+            truths.find_map(|truth| truth.labels.iter().copied().find(|&label| label > 0)).unwrap_or(0)
         };
         let kind = |index: usize| {
             // Judged pictures are dealt out apart from the others, so that every fold has as many to judge.
-            let is_judged = usize::from(self.seen[index].judged.is_some());
+            let is_judged = usize::from(self.is_judged[index]);
             2 * (usize::from(self.is_anomalous[index]) + usize::from(first_label(index))) + is_judged
         };
         let kinds: Vec<usize> = (0..self.seen.len()).map(kind).collect();
@@ -377,49 +300,112 @@ impl Material<'_> {
         stratified(&kinds, FOLDS.min(rarer).max(2), self.lessons.seed)
     }
 
-    fn judge_fold(&self, task: Task, fold_of: &[usize], fold: usize) -> Verdicts {
-        let rest: Vec<usize> = (0..self.seen.len()).filter(|&index| fold_of[index] != fold).collect();
-        let held_out = (0..self.seen.len()).filter(|&index| fold_of[index] == fold);
-        let judged: Vec<(usize, &Judged, &Seen)> =
-            held_out.filter_map(|index| Some((index, self.seen[index].judged.as_ref()?, &self.seen[index]))).collect();
-        let mut verdicts = Verdicts { scores: Vec::new(), maps: Vec::new(), probabilities: Vec::new() };
+    /// What there is to fit, the longest first, so that no thread waits for it in the end.
+    fn tasks(&self) -> Vec<Task> {
+        let mut tasks = if self.labels > 0 { vec![Task::Masks, Task::Patch] } else { Vec::new() };
+        tasks.push(Task::Bank);
+        // What is normal at a place differs from tile to tile.
+        if self.lessons.views.count() == 1 {
+            tasks.push(Task::Gaussian);
+        }
+        tasks.push(Task::Image);
+        tasks
+    }
+
+    fn fit(&self, task: Task, pictures: &[usize]) -> Fitted {
         match task {
-            Task::Bank => {
-                let bank = self.bank(&rest);
-                for (index, judged, _) in judged {
-                    let map = smooth(&bank.distances(&judged.features));
-                    verdicts.scores.push((index, logarithm(scoring::picture_score(&map))));
-                    verdicts.maps.push((index, map));
-                }
-            }
-            Task::Gaussian => {
-                let gaussian = self.gaussian(&rest);
-                for (index, judged, _) in judged {
-                    let map = smooth(&gaussian.distances(&judged.features));
-                    verdicts.scores.push((index, logarithm(scoring::picture_score(&map))));
-                }
-            }
-            Task::Patch => {
-                let head = self.patch(&rest);
-                for (index, judged, _) in judged {
-                    let values = head.values(&judged.taps);
-                    verdicts.scores.push((index, picture_score(&oddness(&values), TOP_CELLS)));
-                }
-            }
-            Task::Masks => {
-                let head = self.masks(&rest);
-                for (index, judged, _) in judged {
-                    let mut probabilities = label_probabilities(&head.values(&judged.taps));
-                    without_echoes(&mut probabilities);
-                    verdicts.probabilities.push((index, probabilities));
-                }
-            }
-            Task::Image => {
-                let head = self.image(&rest);
-                verdicts.scores.extend(judged.iter().map(|(index, _, seen)| (*index, head.score(&seen.pooled))));
+            Task::Bank => Fitted::Bank(self.bank(pictures)),
+            Task::Gaussian => Fitted::Gaussian(self.gaussian(pictures)),
+            Task::Patch => Fitted::Patch(self.patch(pictures)),
+            Task::Masks => Fitted::Masks(self.masks(pictures)),
+            Task::Image => Fitted::Image(self.image(pictures)),
+        }
+    }
+
+    /// What the judged pictures are found to be, in their order.
+    fn judge_all(
+        &self,
+        fold_of: &[usize],
+        parts: &[Vec<Fitted>],
+        progress: &dyn Progress,
+    ) -> Result<Vec<(usize, Verdict)>, TrainError> {
+        let judged: Vec<usize> = (0..self.seen.len()).filter(|&index| self.is_judged[index]).collect();
+        progress.stage("comparing candidates on held-out pictures", judged.len());
+        let remembers = judged.iter().all(|&index| self.seen[index].views.is_some());
+        let readers: Vec<Option<FeatureExtractor>> = if remembers {
+            (0..self.lessons.threads.get().min(judged.len())).map(|_| None).collect()
+        } else {
+            extractors(self.lessons)?.into_iter().map(Some).collect()
+        };
+        let verdicts = in_order_with(readers, judged.len(), |reader, at| {
+            let index = judged[at];
+            let verdict = self.judge(index, &parts[fold_of[index]], reader.as_mut());
+            progress.advance(1);
+            Ok((index, verdict?))
+        });
+        sort_outcomes(verdicts)
+    }
+
+    fn judge(
+        &self,
+        index: usize,
+        parts: &[Fitted],
+        reader: Option<&mut FeatureExtractor>,
+    ) -> Result<Verdict, OneError> {
+        let seen = &self.seen[index];
+        let scored = Scored { views: Vec::new(), may_speak: seen.may_speak.clone() };
+        let mut verdict = Verdict { scored, bank_map: Vec::new(), drawn: Vec::new() };
+        if let Some(views) = &seen.views {
+            views.iter().for_each(|(features, taps)| self.judge_view(index, parts, features, taps, &mut verdict));
+        } else if let Some(reader) = reader {
+            let picture = Picture::read(&self.lessons.samples[index].path).map_err(OneError::Picture)?;
+            for view in reader.place(&picture).map_err(OneError::Features)?.1 {
+                let (features, taps) = reader.run_view(&picture, view, Flip::default()).map_err(OneError::Features)?;
+                self.judge_view(index, parts, &features, &taps, &mut verdict);
             }
         }
-        verdicts
+        Ok(verdict)
+    }
+
+    fn judge_view(&self, index: usize, parts: &[Fitted], features: &Features, taps: &Taps, verdict: &mut Verdict) {
+        let mut scores: PartScores = [0.0; Part::ALL.len()];
+        for part in parts {
+            match part {
+                Fitted::Bank(bank) => {
+                    let map = smooth(&bank.distances(features));
+                    scores[Part::Bank as usize] = logarithm(scoring::picture_score(&map));
+                    if !self.is_anomalous[index] {
+                        verdict.bank_map.extend(map);
+                    }
+                }
+                Fitted::Gaussian(gaussian) => {
+                    let map = smooth(&gaussian.distances(features));
+                    scores[Part::Gaussian as usize] = logarithm(scoring::picture_score(&map));
+                }
+                Fitted::Patch(head) => {
+                    scores[Part::Patch as usize] = picture_score(&oddness(&head.values(taps)), TOP_CELLS);
+                }
+                Fitted::Masks(head) => {
+                    let drawn = self.draw(index, verdict.scored.views.len(), head, taps);
+                    verdict.drawn.push(drawn);
+                }
+                Fitted::Image(head) => scores[Part::Image as usize] = head.score(&pooled(taps)),
+            }
+        }
+        verdict.scored.views.push(scores);
+    }
+
+    /// What the mask head draws in a view. Where pictures are cut, only pictures with masks are held against them, and
+    /// only views in which something is to be seen or drawn.
+    fn draw(&self, index: usize, view: usize, head: &CellHead, taps: &Taps) -> Option<Array2<f32>> {
+        let is_whole = self.lessons.views.framing().is_whole();
+        let truths = self.seen[index].truths.as_ref();
+        if !is_whole && truths.is_none() {
+            return None;
+        }
+        let probabilities = label_probabilities(&head.values(taps));
+        let shows = truths.is_some_and(|truths| truths.get(view).is_some_and(Option::is_some));
+        (is_whole || shows || !is_silent(&probabilities)).then_some(probabilities)
     }
 
     fn bank(&self, pictures: &[usize]) -> Bank {
@@ -429,8 +415,8 @@ impl Material<'_> {
 
     fn gaussian(&self, pictures: &[usize]) -> Gaussian {
         let normal = |&index: &usize| {
-            let judged = self.seen[index].judged.as_ref().filter(|_| !self.is_anomalous[index])?;
-            Some(&judged.features)
+            let (features, _) = self.seen[index].views.as_ref().filter(|_| !self.is_anomalous[index])?.first()?;
+            Some(features)
         };
         Gaussian::fit(&pictures.iter().filter_map(normal).collect::<Vec<_>>(), self.lessons.seed)
     }
@@ -446,9 +432,7 @@ impl Material<'_> {
     }
 
     fn image(&self, pictures: &[usize]) -> ImageHead {
-        let rows: Vec<&[f32]> = pictures.iter().map(|&index| self.seen[index].pooled.as_slice()).collect();
-        let classes: Vec<bool> = pictures.iter().map(|&index| self.is_anomalous[index]).collect();
-        ImageHead::fit(&rows, &classes)
+        ImageHead::fit(&pictures.iter().flat_map(|&index| &self.seen[index].pooled).collect::<Vec<_>>())
     }
 }
 
@@ -462,65 +446,50 @@ struct HeldOut {
     /// The judged pictures.
     pictures: Vec<usize>,
     is_anomalous: Vec<bool>,
-    scores: Vec<PartScores>,
+    scored: Vec<Scored>,
     bank_maps: Vec<Vec<f32>>,
     masks: Option<HeldOutMasks>,
 }
 
 /// What the mask head drew.
 struct HeldOutMasks {
-    probabilities: Vec<Array2<f32>>,
-    curves: Vec<LabelCurve>,
+    /// In each view of each judged picture.
+    drawn: Vec<Vec<Option<Array2<f32>>>>,
+    borders: Borders,
     ious: Vec<f64>,
 }
 
 impl HeldOut {
-    fn collect(material: &Material<'_>, jobs: &[(Task, usize)], verdicts: Vec<Verdicts>) -> Self {
-        let pictures: Vec<usize> =
-            (0..material.seen.len()).filter(|&index| material.seen[index].judged.is_some()).collect();
-        let mut place = vec![usize::MAX; material.seen.len()];
-        pictures.iter().enumerate().for_each(|(at, &index)| place[index] = at);
-        let is_anomalous = pictures.iter().map(|&index| material.is_anomalous[index]).collect();
-        let mut held_out = Self {
-            scores: vec![[0.0; Part::ALL.len()]; pictures.len()],
-            bank_maps: vec![Vec::new(); pictures.len()],
-            masks: None,
-            is_anomalous,
-            pictures,
-        };
-        let mut probabilities = vec![Array2::default((0, 0)); held_out.pictures.len()];
-        for (&(task, _), verdicts) in jobs.iter().zip(verdicts) {
-            let part = match task {
-                Task::Bank => Part::Bank,
-                Task::Gaussian => Part::Gaussian,
-                Task::Image => Part::Image,
-                Task::Patch | Task::Masks => Part::Patch,
-            };
-            for (index, score) in verdicts.scores {
-                held_out.scores[place[index]][part as usize] = score;
-            }
-            for (index, map) in verdicts.maps {
-                held_out.bank_maps[place[index]] = map;
-            }
-            for (index, map) in verdicts.probabilities {
-                probabilities[place[index]] = map;
-            }
+    fn collect(material: &Material<'_>, verdicts: Vec<(usize, Verdict)>) -> Self {
+        let (mut scored, mut bank_maps, mut drawn) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pictures = Vec::with_capacity(verdicts.len());
+        for (index, verdict) in verdicts {
+            pictures.push(index);
+            scored.push(verdict.scored);
+            bank_maps.push(verdict.bank_map);
+            drawn.push(verdict.drawn);
         }
+        let is_anomalous = pictures.iter().map(|&index| material.is_anomalous[index]).collect();
+        let mut held_out = Self { pictures, is_anomalous, scored, bank_maps, masks: None };
         if material.labels > 0 {
-            held_out.masks = Some(held_out.begin_labels(material, probabilities));
+            held_out.masks = Some(held_out.begin_labels(material, drawn));
         }
         held_out
     }
 
     /// Where each label begins, so that the masks are as right as can be.
-    fn begin_labels(&self, material: &Material<'_>, probabilities: Vec<Array2<f32>>) -> HeldOutMasks {
-        let truth = |index: usize| material.seen[index].judged.as_ref()?.truth.as_ref();
-        let pairs = self.pictures.iter().zip(&probabilities);
-        let judged: Vec<(&Array2<f32>, &Truth)> =
-            pairs.filter_map(|(&index, map)| Some((map, truth(index)?))).collect();
-        let (curves, ious): (Vec<LabelCurve>, Vec<f64>) = calibrate_masks(&judged, material.labels).into_iter().unzip();
-        tracing::debug!(?ious, ?curves, "mask head");
-        HeldOutMasks { probabilities, curves, ious }
+    fn begin_labels(&self, material: &Material<'_>, drawn: Vec<Vec<Option<Array2<f32>>>>) -> HeldOutMasks {
+        let judged: Vec<usize> =
+            (0..self.pictures.len()).filter(|&at| material.seen[self.pictures[at]].truths.is_some()).collect();
+        let tried: Vec<Tried> = in_order(material.lessons.threads, judged.len(), |place| {
+            let at = judged[place];
+            let truths = material.seen[self.pictures[at]].truths.iter().flatten();
+            let views = drawn[at].iter().zip(truths);
+            views.filter_map(|(map, truth)| Some(try_borders(map.as_ref()?, truth.as_ref()))).collect()
+        });
+        let Drawing { borders, ious } = calibrate_masks(&tried, material.labels);
+        tracing::debug!(?ious, ?borders, "mask head");
+        HeldOutMasks { drawn, borders, ious }
     }
 
     fn conclude(
@@ -529,24 +498,30 @@ impl HeldOut {
         fold_of: &[usize],
         progress: &dyn Progress,
     ) -> Result<Learnt, TrainError> {
-        let recipes: Vec<&Recipe> = RECIPES.iter().filter(|recipe| self.is_possible(recipe)).collect();
+        let recipes: Vec<&Recipe> = RECIPES.iter().filter(|recipe| self.is_possible(recipe, material)).collect();
         let candidates: Vec<Candidate> = recipes.iter().map(|recipe| self.judge(recipe, fold_of)).collect();
         let anomalies = self.is_anomalous.iter().filter(|&&odd| odd).count();
         let rarer = anomalies.min(self.is_anomalous.len() - anomalies);
         let wanted = |recipe: &&&Recipe| material.lessons.wanted == Some(recipe.name);
         let recipe = recipes.iter().find(wanted).unwrap_or(&recipes[best_of(&candidates, rarer)]);
-        let stack =
-            Stack::fit(recipe.parts, &self.scores, &self.is_anomalous).calibrated(&self.scores, &self.is_anomalous);
+        let scored: Vec<&Scored> = self.scored.iter().collect();
+        let stack = Stack::fit(recipe.parts, &scored, &self.is_anomalous).calibrated(&scored, &self.is_anomalous);
 
         let draws_masks = self.masks.is_some() && (material.lessons.with_masks || stack.has(Part::Patch));
         let needs_bank = stack.has(Part::Bank) || !draws_masks;
         let everything: Vec<usize> = (0..material.seen.len()).collect();
         progress.stage("fitting the best candidate to all pictures", 1);
         let normals = || self.is_anomalous.iter().enumerate().filter(|(_, odd)| !**odd).map(|(at, _)| at);
-        let bank_scores: Vec<f64> = normals().map(|at| f64::from(self.scores[at][Part::Bank as usize]).exp()).collect();
+        let bank_score = |at: usize| {
+            let of_views = self.scored[at].views.iter().map(|scores| scores[Part::Bank as usize]);
+            f64::from(of_views.fold(f32::NEG_INFINITY, f32::max)).exp()
+        };
+        let bank_scores: Vec<f64> = normals().map(bank_score).collect();
         let calibration = calibrate(&bank_scores, normals().map(|at| self.bank_maps[at].as_slice()));
         let masks = self.masks.as_ref().filter(|_| draws_masks);
-        let held_out = (0..self.pictures.len()).map(|at| self.found(at, &stack, masks)).collect();
+        // What is found in a view that was cut lies there, and the masks that it would be held against lie in the picture.
+        let shown = masks.filter(|_| material.lessons.views.framing().is_whole());
+        let held_out = (0..self.pictures.len()).map(|at| self.found(at, &stack, shown)).collect();
         let learnt = Learnt {
             algorithm: recipe.name,
             candidates,
@@ -554,7 +529,7 @@ impl HeldOut {
             calibration,
             gaussian: stack.has(Part::Gaussian).then(|| material.gaussian(&everything)),
             patch: stack.has(Part::Patch).then(|| material.patch(&everything)),
-            masks: masks.map(|masks| (material.masks(&everything), masks.curves.clone())),
+            masks: masks.map(|masks| (material.masks(&everything), masks.borders.clone())),
             image: stack.has(Part::Image).then(|| material.image(&everything)),
             label_ious: masks.map_or_else(Vec::new, |masks| masks.ious.clone()),
             stack,
@@ -564,7 +539,10 @@ impl HeldOut {
         Ok(learnt)
     }
 
-    fn is_possible(&self, recipe: &Recipe) -> bool {
+    fn is_possible(&self, recipe: &Recipe, material: &Material<'_>) -> bool {
+        if recipe.parts.contains(&Part::Gaussian) && !material.tasks().contains(&Task::Gaussian) {
+            return false;
+        }
         let needs_patch = recipe.parts.contains(&Part::Patch);
         let is_stack = recipe.parts.len() > 1;
         self.masks.is_some() == needs_patch || (!is_stack && !needs_patch)
@@ -577,11 +555,11 @@ impl HeldOut {
         for fold in 0..folds {
             let is_rest = |&at: &usize| fold_of[self.pictures[at]] != fold;
             let rest: Vec<usize> = (0..self.pictures.len()).filter(is_rest).collect();
-            let rest_scores: Vec<PartScores> = rest.iter().map(|&at| self.scores[at]).collect();
+            let rest_scored: Vec<&Scored> = rest.iter().map(|&at| &self.scored[at]).collect();
             let rest_classes: Vec<bool> = rest.iter().map(|&at| self.is_anomalous[at]).collect();
-            let stack = Stack::fit(recipe.parts, &rest_scores, &rest_classes).calibrated(&rest_scores, &rest_classes);
+            let stack = Stack::fit(recipe.parts, &rest_scored, &rest_classes).calibrated(&rest_scored, &rest_classes);
             for at in (0..self.pictures.len()).filter(|at| !is_rest(at)) {
-                scores[at] = f64::from(stack.value(&self.scores[at]));
+                scores[at] = f64::from(stack.value(&self.scored[at]));
             }
         }
         let confusion = confusion(&scores, &self.is_anomalous, 0.0);
@@ -594,8 +572,12 @@ impl HeldOut {
     }
 
     fn found(&self, at: usize, stack: &Stack, masks: Option<&HeldOutMasks>) -> Found {
-        let score = stack.score(&self.scores[at]);
-        let maps = masks.map(|masks| label_maps(&masks.probabilities[at], &masks.curves));
+        let score = stack.score(&self.scored[at]);
+        let maps = masks.and_then(|masks| {
+            let mut probabilities = masks.drawn[at].first()?.clone()?;
+            without_echoes(&mut probabilities, masks.borders.echo);
+            Some(label_maps(&probabilities, &masks.borders.curves))
+        });
         Found {
             sample: self.pictures[at],
             score,

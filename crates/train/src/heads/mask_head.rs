@@ -55,6 +55,13 @@ pub(super) struct Shared {
     pub(super) masked: usize,
 }
 
+impl Shared {
+    /// The same for one of a picture's views, of which so many show labels.
+    pub(super) fn among(self, showing: usize) -> Self {
+        Self { masked: self.masked * showing.max(1), ..self }
+    }
+}
+
 impl MaskCells {
     /// Adds cells drawn from one view of a picture. A picture without a mask is all plain.
     pub(super) fn draw(

@@ -17,6 +17,7 @@ mod mask_head;
 pub(crate) mod masks;
 mod mlp;
 pub(crate) mod patch;
+mod seen;
 mod stack;
 mod taps;
 
@@ -24,6 +25,6 @@ pub use cells::CellHead;
 pub use gaussian::Gaussian;
 pub use image::ImageHead;
 pub use learn::{Candidate, Found, Learnt, Lessons, learn};
-pub use masks::LabelCurve;
+pub use masks::{Borders, LabelCurve};
 pub use stack::{Part, Stack};
 pub use taps::{TapMap, Taps};

@@ -48,6 +48,11 @@ impl Supply {
         let each_label = most_per_label(labels).div_ceil(masked.max(1)) * OVERSUPPLY;
         Self { normal: MOST_NORMAL.div_ceil(views.max(1)), each_label }
     }
+
+    /// The same for one of a picture's views, of which so many show labels.
+    pub(super) fn among(self, showing: usize) -> Self {
+        Self { each_label: self.each_label.div_ceil(showing.max(1)), ..self }
+    }
 }
 
 fn most_per_label(labels: usize) -> usize {

@@ -3,6 +3,10 @@
 //! Every part's scores come from pictures that it was not fitted to, are measured against those of the normal pictures
 //! and weighed by a balanced logistic regression. Its value is shifted so that the threshold, which is chosen on the same
 //! pictures, becomes a score of 0.5.
+//!
+//! A picture that is cut into several views has the value of its highest one, and so one view speaks for each picture in
+//! the regression, too: the one that it makes the highest, of those that may. As that depends on the weights, they are
+//! fitted again until the same views speak.
 
 use ndarray::ArrayView2;
 
@@ -10,6 +14,8 @@ use super::logistic::Binary;
 
 const STRENGTH: f64 = 0.1;
 const ITERATIONS: usize = 100;
+/// How often the weights are fitted, at most, until the same views speak for their pictures.
+const ROUNDS: usize = 6;
 /// Thresholds that are tried between the lowest and the highest score.
 const THRESHOLDS: usize = 1000;
 /// F1s this close are the same.
@@ -38,8 +44,18 @@ impl Part {
     pub const ALL: [Self; 4] = [Self::Bank, Self::Gaussian, Self::Patch, Self::Image];
 }
 
-/// The scores that each part gave a picture, by [`Part`] as a number.
+/// The scores that each part gave a view of a picture, by [`Part`] as a number.
 pub(super) type PartScores = [f32; Part::ALL.len()];
+
+/// What all parts said of a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Scored {
+    /// Of each view; at least one.
+    pub(super) views: Vec<PartScores>,
+    /// Whether a view may speak for the picture when weights are fitted: one of a defect's picture in which the mask shows
+    /// nothing may not. At least one may.
+    pub(super) may_speak: Vec<bool>,
+}
 
 /// `sigmoid(bias + sum of weight * score)`.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +67,47 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Fits the weights of some parts; both classes must be there.
-    pub(super) fn fit(parts: &[Part], scores: &[PartScores], is_anomalous: &[bool]) -> Self {
+    /// Fits the weights of some parts to pictures; both classes must be there.
+    pub(super) fn fit(parts: &[Part], pictures: &[&Scored], is_anomalous: &[bool]) -> Self {
+        let mut stack = Self::even(parts, pictures, is_anomalous);
+        let mut speakers = Vec::new();
+        for _ in 0..ROUNDS {
+            let speak: Vec<usize> = pictures.iter().map(|picture| stack.speaker(picture)).collect();
+            if speak == speakers {
+                break;
+            }
+            let rows: Vec<PartScores> =
+                pictures.iter().zip(&speak).map(|(picture, &view)| picture.views[view]).collect();
+            stack = Self::fit_rows(parts, &rows, is_anomalous);
+            speakers = speak;
+        }
+        stack
+    }
+
+    /// All parts weigh the same, measured by the views of normal pictures: where fitting begins.
+    fn even(parts: &[Part], pictures: &[&Scored], is_anomalous: &[bool]) -> Self {
+        let views = pictures
+            .iter()
+            .zip(is_anomalous)
+            .flat_map(|(picture, &odd)| picture.views.iter().map(move |view| (*view, odd)));
+        let (rows, classes): (Vec<PartScores>, Vec<bool>) = views.unzip();
+        let weight = |&part: &Part| (part, (1.0 / scale(part, &rows, &classes).1) as f32);
+        Self { weights: parts.iter().map(weight).collect(), bias: 0.0 }
+    }
+
+    /// The view that speaks for a picture.
+    fn speaker(&self, picture: &Scored) -> usize {
+        let values = picture.views.iter().map(|view| self.value_of_view(view)).enumerate();
+        let mut most = (0, f32::NEG_INFINITY);
+        for (view, value) in values.filter(|&(view, _)| picture.may_speak[view]) {
+            if value > most.1 {
+                most = (view, value);
+            }
+        }
+        most.0
+    }
+
+    fn fit_rows(parts: &[Part], scores: &[PartScores], is_anomalous: &[bool]) -> Self {
         let scales: Vec<(f64, f64)> = parts.iter().map(|&part| scale(part, scores, is_anomalous)).collect();
         let standardised = |scores: &PartScores| -> Vec<f32> {
             let value = |(&part, (mean, deviation)): (&Part, &(f64, f64))| {
@@ -74,20 +129,29 @@ impl Stack {
     }
 
     /// Moves the scores so that the best threshold on these pictures becomes 0.
-    pub(super) fn calibrated(mut self, scores: &[PartScores], is_anomalous: &[bool]) -> Self {
-        let values: Vec<f64> = scores.iter().map(|scores| f64::from(self.value(scores))).collect();
+    pub(super) fn calibrated(mut self, pictures: &[&Scored], is_anomalous: &[bool]) -> Self {
+        let values: Vec<f64> = pictures.iter().map(|picture| f64::from(self.value(picture))).collect();
         self.bias -= best_threshold(&values, is_anomalous) as f32;
         self
     }
 
-    /// Positive for anomalies.
-    pub(super) fn value(&self, scores: &PartScores) -> f32 {
-        self.bias + self.weights.iter().map(|&(part, weight)| weight * scores[part as usize]).sum::<f32>()
+    /// Positive for anomalies: that of the highest view, as the detector has it.
+    pub(super) fn value(&self, picture: &Scored) -> f32 {
+        picture.views.iter().map(|view| self.value_of_view(view)).fold(f32::NEG_INFINITY, f32::max)
     }
 
     /// From 0 (normal) to 1 (anomalous), and 0.5 at the threshold.
-    pub(super) fn score(&self, scores: &PartScores) -> f64 {
-        1.0 / (1.0 + (-f64::from(self.value(scores))).exp())
+    pub(super) fn score(&self, picture: &Scored) -> f64 {
+        picture.views.iter().map(|view| self.score_of_view(view)).fold(0.0, f64::max)
+    }
+
+    fn value_of_view(&self, scores: &PartScores) -> f32 {
+        self.bias + self.weights.iter().map(|&(part, weight)| weight * scores[part as usize]).sum::<f32>()
+    }
+
+    /// What the graph makes of a view.
+    pub(super) fn score_of_view(&self, scores: &PartScores) -> f64 {
+        1.0 / (1.0 + (-f64::from(self.value_of_view(scores))).exp())
     }
 
     /// Whether a part is looked at.
@@ -185,13 +249,41 @@ mod tests {
     fn a_part_that_says_nothing_weighs_little_and_the_threshold_is_one_half() {
         let mut random = fastrand::Rng::with_seed(4);
         let truth: Vec<bool> = (0..60).map(|index| index % 3 == 0).collect();
-        let scores: Vec<PartScores> =
-            truth.iter().map(|&odd| [random.f32() + f32::from(u8::from(odd)) * 3.0, 0.0, random.f32(), 0.0]).collect();
-        let stack = Stack::fit(&[Part::Bank, Part::Patch], &scores, &truth).calibrated(&scores, &truth);
+        let mut view = |odd: bool| [random.f32() + f32::from(u8::from(odd)) * 3.0, 0.0, random.f32(), 0.0];
+        let pictures: Vec<Scored> =
+            truth.iter().map(|&odd| Scored { views: vec![view(odd)], may_speak: vec![true] }).collect();
+        let pictures: Vec<&Scored> = pictures.iter().collect();
+        let stack = Stack::fit(&[Part::Bank, Part::Patch], &pictures, &truth).calibrated(&pictures, &truth);
         assert!(stack.weights[0].1 > 4.0 * stack.weights[1].1.abs(), "{stack:?}");
         assert!(stack.has(Part::Patch) && !stack.has(Part::Image));
-        for (scores, &odd) in scores.iter().zip(&truth) {
-            assert_eq!(stack.score(scores) >= 0.5, odd);
+        for (picture, &odd) in pictures.iter().zip(&truth) {
+            assert_eq!(stack.score(picture) >= 0.5, odd);
         }
+    }
+
+    #[test]
+    fn the_view_with_the_defect_speaks_for_a_picture_of_many() {
+        const VIEWS: usize = 8;
+        let mut random = fastrand::Rng::with_seed(6);
+        let truth: Vec<bool> = (0..40).map(|index| index % 2 == 0).collect();
+        // One view of a defect's picture is higher by both parts; nobody says which. A third part is noise of any height.
+        let mut picture = |odd: bool| {
+            let defect = random.usize(..VIEWS);
+            let rise = |view: usize| if odd && view == defect { 2.0 } else { 0.0 };
+            let views =
+                (0..VIEWS).map(|view| [random.f32() + rise(view), 0.0, random.f32() + rise(view), 9.0 * random.f32()]);
+            Scored { views: views.collect(), may_speak: vec![true; VIEWS] }
+        };
+        let pictures: Vec<Scored> = truth.iter().map(|&odd| picture(odd)).collect();
+        let pictures: Vec<&Scored> = pictures.iter().collect();
+        let parts = [Part::Bank, Part::Patch, Part::Image];
+        let stack = Stack::fit(&parts, &pictures, &truth).calibrated(&pictures, &truth);
+        assert!(pictures.iter().zip(&truth).all(|(picture, &odd)| (stack.score(picture) >= 0.5) == odd), "{stack:?}");
+        // Where masks say which view it is, no other one speaks.
+        let mut masked = pictures[0].clone();
+        let highest = stack.speaker(&masked);
+        masked.may_speak = (0..VIEWS).map(|view| view != highest).collect();
+        assert_ne!(stack.speaker(&masked), highest);
+        assert_eq!(stack.score(&masked), stack.score(pictures[0]));
     }
 }

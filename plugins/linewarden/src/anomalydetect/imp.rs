@@ -1,9 +1,11 @@
-//! The element's inside. The streaming thread takes the scorer out of the state, lets go of the lock, scores, and puts it
-//! back: nobody ever waits for an inference to read a property.
+//! The element's inside. The streaming thread takes the model out of the state, lets go of the lock, scores, and puts it
+//! back: nobody ever waits for an inference to read a property, and between two frames another model may take its place.
 
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::subclass::prelude::*;
@@ -11,12 +13,15 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use jiff::Timestamp;
 use linewarden_model::overlay::Overlay as Drawing;
+use linewarden_model::package::Package;
 use linewarden_model::{
-    Detection, Detector, DetectorOptions, DeviceChoice, FrameView, ModelError, ModelInfo, Rect, SizePolicy,
+    Batch, Detection, DetectorOptions, DeviceChoice, ModelError, ModelInfo, Rect, Sharing, SizePolicy,
 };
 
+use super::scorer::{ScoreError, Scorer, scored_region};
+use super::swap::{Back, Claim, Model, Models, SwapError, Switched};
 use super::{Device, Overlay};
-use crate::frame::{self, PictureError};
+use crate::frame;
 use crate::meta::{self, AnomalyMeta, Region};
 use crate::metrics::{Metrics, Server};
 use crate::stats::{Stats, passed_over};
@@ -41,6 +46,7 @@ struct Settings {
     device: Device,
     device_id: u32,
     threads: u32,
+    batch: u32,
     interval: u32,
     roi: String,
     scale: bool,
@@ -55,6 +61,7 @@ impl Default for Settings {
             device: Device::Auto,
             device_id: 0,
             threads: 1,
+            batch: 0,
             interval: 1,
             roi: String::new(),
             scale: false,
@@ -66,11 +73,7 @@ impl Default for Settings {
 
 /// What a running element needs. Exists from `start` to `stop`.
 struct State {
-    /// Away while a frame is being scored.
-    scorer: Option<Scorer>,
-    model: Arc<ModelInfo>,
-    choice: DeviceChoice,
-    metrics: Option<Arc<Metrics>>,
+    models: Models,
     /// Answers until the state is dropped.
     server: Option<Server>,
     caps: Option<gst_video::VideoInfo>,
@@ -84,34 +87,29 @@ struct State {
     stats: Stats,
 }
 
-/// What scores a frame, and goes from the state to the streaming thread and back.
-struct Scorer {
-    detector: Detector,
-    roi: Option<Rect>,
-}
-
 /// A frame that is to be scored.
 struct Job {
-    scorer: Scorer,
+    model: Model,
     info: gst_video::VideoInfo,
     frame: u64,
     overlay: Overlay,
     live: Option<bool>,
 }
 
-/// Why a frame has no result.
-#[derive(Debug, thiserror::Error)]
-enum ScoreError {
-    #[error("cannot read the frame: {0}")]
-    Picture(#[from] PictureError),
-    #[error(transparent)]
-    Model(#[from] ModelError),
+/// A model that is loaded and tested beside the running one of an element. Dropped, it is unloaded.
+pub struct Prepared {
+    element: super::AnomalyDetect,
+    model: Option<Model>,
+    claim: Claim,
+    began: Instant,
 }
 
 #[derive(Default)]
 pub struct AnomalyDetect {
     settings: Mutex<Settings>,
     state: Mutex<Option<State>>,
+    /// What loads models that were asked for by property or action.
+    loaders: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl AnomalyDetect {
@@ -124,37 +122,31 @@ impl AnomalyDetect {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn loaders(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.loaders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Everything that can be wrong with the properties is found here.
     fn open(&self, settings: &Settings) -> Result<State, gst::ErrorMessage> {
-        let Some(model) = &settings.model else {
+        let Some(path) = &settings.model else {
             return Err(gst::error_msg!(gst::ResourceError::NotFound, ["property `model` is not set"]));
         };
         let wrong = |error: String| gst::error_msg!(gst::ResourceError::Settings, ["{error}"]);
         let roi = parse_roi(&settings.roi).map_err(wrong)?;
-        let sizes = if settings.scale { SizePolicy::Scale } else { SizePolicy::Exact };
-        let options = DetectorOptions {
-            device: settings.device.into(),
-            device_id: settings.device_id,
-            threads: settings.threads as usize,
-            sizes,
-        };
-        let mut detector = Detector::open(model, &options)
+        let mut scorer = open_scorer(path, settings, roi)
             .map_err(|error| gst::error_msg!(gst::ResourceError::OpenRead, ["{error}"]))?;
-        let latency = first_latency(&mut detector);
-        let (metrics, server) = if settings.metrics_address.is_empty() {
-            (None, None)
-        } else {
-            let metrics = Metrics::new(detector.model_ref()).map_err(|error| wrong(error.to_string()))?;
-            let metrics = Arc::new(metrics);
-            let server = Server::start(&settings.metrics_address, Arc::clone(&metrics)).map_err(wrong)?;
-            gst::info!(CAT, imp = self, "metrics are served at http://{}/metrics", server.address());
-            (Some(metrics), Some(server))
+        let latency = scorer.first_latency();
+        let metrics = series(&scorer, settings).map_err(wrong)?;
+        let server = match &metrics {
+            None => None,
+            Some(metrics) => {
+                let server = Server::start(&settings.metrics_address, Arc::clone(metrics)).map_err(wrong)?;
+                gst::info!(CAT, imp = self, "metrics are served at http://{}/metrics", server.address());
+                Some(server)
+            }
         };
         Ok(State {
-            model: Arc::clone(detector.info()),
-            choice: detector.device().clone(),
-            scorer: Some(Scorer { detector, roi }),
-            metrics,
+            models: Models::new(Model { scorer, metrics }),
             server,
             caps: None,
             live: None,
@@ -164,6 +156,139 @@ impl AnomalyDetect {
             latency,
             stats: Stats::default(),
         })
+    }
+
+    /// Loads and tests a model beside the running one, on the caller's thread.
+    pub(super) fn prepare(&self, path: &Path) -> Result<Prepared, SwapError> {
+        let began = Instant::now();
+        let settings = self.settings().clone();
+        let roi = parse_roi(&settings.roi).map_err(SwapError::Other)?;
+        // What can be told without loading it costs the way back nothing.
+        let package = Package::read(path)?;
+        let (claim, let_go) = {
+            let mut state = self.state();
+            let models = &mut state.as_mut().ok_or(SwapError::NotRunning)?.models;
+            if !settings.scale {
+                same_size(package.info(), &models.running.info)?;
+            }
+            models.claim()?
+        };
+        drop((package, let_go));
+        let mut prepared = Prepared { element: self.obj().clone(), model: None, claim, began };
+        let mut scorer = open_scorer(path, &settings, roi)?;
+        // Its first frame must not be slow; and whoever changed the package meanwhile gets no other size in.
+        scorer.first_latency();
+        let metrics = series(&scorer, &settings).map_err(SwapError::Other)?;
+        if let Some(state) = self.state().as_ref() {
+            state.caps.as_ref().map_or(Ok(()), |caps| scorer.check_size(caps))?;
+        }
+        prepared.model = Some(Model { scorer, metrics });
+        Ok(prepared)
+    }
+
+    /// Changes the model between two frames.
+    pub(super) fn switch(&self, mut prepared: Prepared) -> Result<(), SwapError> {
+        let model = prepared.model.take().ok_or(SwapError::NotRunning)?;
+        let switched = {
+            let mut guard = self.state();
+            let state = guard.as_mut().ok_or(SwapError::NotRunning)?;
+            let switched = state.models.switch(model, &prepared.claim)?;
+            state.show_series(switched.as_ref());
+            switched
+        };
+        gst::info!(CAT, imp = self, "a model was loaded in {:?}", prepared.began.elapsed());
+        self.tell_switched(switched);
+        Ok(())
+    }
+
+    /// Goes back between two frames when the model before is still loaded, else says which it was.
+    pub(super) fn go_back(&self) -> Result<Option<PathBuf>, SwapError> {
+        let back = {
+            let mut guard = self.state();
+            let state = guard.as_mut().ok_or(SwapError::NotRunning)?;
+            let back = state.models.go_back()?;
+            if let Back::Switched(switched) = &back {
+                state.show_series(switched.as_ref());
+            }
+            back
+        };
+        match back {
+            Back::Load(path) => Ok(Some(path)),
+            Back::Switched(switched) => {
+                self.tell_switched(switched);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn has_loaded_before(&self, path: &Path) -> bool {
+        let state = self.state();
+        let way_back = state.as_ref().and_then(|state| state.models.way_back());
+        way_back.is_some_and(|way_back| way_back.is_loaded() && way_back.path() == path)
+    }
+
+    /// What the property and the actions do: on a thread of its own, and told by message.
+    fn swap(&self, path: PathBuf) -> bool {
+        let element = self.obj().clone();
+        let asked = path.clone();
+        let work = move || {
+            let imp = element.imp();
+            let outcome = imp.prepare(&path).and_then(|prepared| imp.switch(prepared));
+            if let Err(error) = outcome {
+                imp.tell_failed(&path, &error);
+            }
+        };
+        match thread::Builder::new().name("lw-model".to_owned()).spawn(work) {
+            Ok(thread) => {
+                let mut loaders = self.loaders();
+                loaders.retain(|loader| !loader.is_finished());
+                loaders.push(thread);
+                true
+            }
+            Err(error) => {
+                self.tell_failed(&asked, &SwapError::Other(format!("cannot start a thread: {error}")));
+                false
+            }
+        }
+    }
+
+    fn roll_back(&self) -> bool {
+        match self.go_back() {
+            Ok(None) => true,
+            Ok(Some(path)) => self.swap(path),
+            Err(error) => {
+                self.tell_failed(Path::new(""), &error);
+                false
+            }
+        }
+    }
+
+    fn tell_switched(&self, switched: Option<Switched>) {
+        let Some(Switched { path, model, replaced }) = switched else { return };
+        gst::info!(CAT, imp = self, "model {} {} scores from now on", model.project, model.version);
+        let structure = gst::Structure::builder("model-swapped")
+            .field("model", path.to_string_lossy().as_ref())
+            .field("project", &model.project)
+            .field("version", &model.version)
+            .field("sha256", &model.sha256)
+            .field("replaced-version", &replaced.version)
+            .field("replaced-sha256", &replaced.sha256)
+            .build();
+        self.settings().model = Some(path);
+        self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
+    }
+
+    fn tell_failed(&self, path: &Path, error: &SwapError) {
+        if let Some(state) = self.state().as_mut() {
+            state.models.failures += 1;
+            state.models.last_error = error.to_string();
+        }
+        let structure = gst::Structure::builder("model-swap-failed")
+            .field("model", path.to_string_lossy().as_ref())
+            .field("reason", error.to_string())
+            .build();
+        self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
+        gst::element_imp_warning!(self, gst::ResourceError::OpenRead, ["the model was not changed: {error}"]);
     }
 
     fn tell_device(&self, choice: &DeviceChoice, model: &ModelInfo) {
@@ -204,7 +329,7 @@ impl AnomalyDetect {
         let is_late = matches!((running_time, state.earliest), (Some(now), Some(earliest)) if now <= earliest);
         if qos && is_late {
             state.stats.dropped_late += 1;
-            if let Some(metrics) = &state.metrics {
+            if let Some(metrics) = &state.models.running.metrics {
                 metrics.late();
             }
             let (scored, late) = (state.stats.scored, state.stats.dropped_late);
@@ -214,8 +339,8 @@ impl AnomalyDetect {
             return Ok(None);
         }
         let info = state.caps.clone().ok_or(gst::FlowError::NotNegotiated)?;
-        let scorer = state.scorer.take().ok_or(gst::FlowError::Error)?;
-        Ok(Some(Job { scorer, info, frame, overlay, live: state.live }))
+        let model = state.models.take().ok_or(gst::FlowError::Error)?;
+        Ok(Some(Job { model, info, frame, overlay, live: state.live }))
     }
 
     fn tell_late(
@@ -264,26 +389,27 @@ impl AnomalyDetect {
     }
 
     fn scored(&self, buffer: &mut gst::BufferRef, job: Job, detection: &Detection, captured_at: Timestamp) {
-        let Job { scorer, info, frame, overlay, .. } = job;
-        let shown = region(buffer, &info, scorer.roi);
-        let model = Arc::clone(scorer.detector.info());
+        let Job { model, info, frame, overlay, .. } = job;
+        let detector = &model.scorer.detector;
+        let shown = region(buffer, &info, model.scorer.roi);
         let meta = AnomalyMeta {
             frame,
             pts: buffer.pts().map(Duration::from),
             captured_at,
             result: detection.result.clone(),
             times: detection.times,
-            model: scorer.detector.model_ref().clone(),
-            labels: model.labels.clone(),
+            model: detector.model_ref().clone(),
+            labels: detector.info().labels.clone(),
             region: shares(shown, frame::size(buffer, &info)),
             mask: detection.mask().cloned(),
         };
-        let latency = self.give_back(scorer, |state| {
+        let metrics = model.metrics.clone();
+        let latency = self.give_back(model, |state| {
             state.failures_in_a_row = 0;
             state.stats.scored += 1;
             state.stats.anomalous += u64::from(detection.result.is_anomalous);
             state.stats.add_times(&detection.times);
-            if let Some(metrics) = &state.metrics {
+            if let Some(metrics) = &metrics {
                 metrics.scored(detection.result.is_anomalous, &detection.times);
             }
             state.latency_change()
@@ -323,11 +449,16 @@ impl AnomalyDetect {
     }
 
     fn failed(&self, job: Job, error: &ScoreError) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if let ScoreError::Model(ModelError::Interrupted) = error {
+            self.give_back(job.model, |_| ());
+            return Err(gst::FlowError::Flushing);
+        }
         let frame = job.frame;
-        let failures = self.give_back(job.scorer, |state| {
+        let metrics = job.model.metrics.clone();
+        let failures = self.give_back(job.model, |state| {
             state.stats.errors += 1;
             state.failures_in_a_row += 1;
-            match (&state.metrics, error) {
+            match (&metrics, error) {
                 (Some(metrics), ScoreError::Picture(_)) => metrics.invalid(),
                 (Some(metrics), ScoreError::Model(_)) => metrics.failed(),
                 (None, _) => {}
@@ -351,29 +482,50 @@ impl AnomalyDetect {
         Ok(gst::FlowSuccess::Ok)
     }
 
-    /// Puts the scorer back and brings the state up to date; the element may have been stopped meanwhile.
-    fn give_back<T>(&self, scorer: Scorer, update: impl FnOnce(&mut State) -> T) -> Option<T> {
+    /// Puts the model back and brings the state up to date; the element may have been stopped meanwhile.
+    fn give_back<T>(&self, model: Model, update: impl FnOnce(&mut State) -> T) -> Option<T> {
         let mut guard = self.state();
         let state = guard.as_mut()?;
-        state.scorer = Some(scorer);
-        Some(update(state))
+        let switched = state.models.give_back(model);
+        let updated = update(state);
+        state.show_series(switched.as_ref());
+        drop(guard);
+        self.tell_switched(switched);
+        Some(updated)
     }
 
     /// A size that is refused is refused before the first frame.
     fn check_size(&self, info: &gst_video::VideoInfo) -> Result<(), ModelError> {
         let guard = self.state();
-        let Some(state) = guard.as_ref() else { return Ok(()) };
-        let Some(scorer) = &state.scorer else { return Ok(()) };
-        let whole = Rect::of_size(info.width(), info.height());
-        let region = scored_region(whole, scorer.roi)?;
-        let (width_px, height_px) = frame::display_size(region.width_px, region.height_px, info);
-        scorer.detector.check_size(width_px, height_px)
+        let model = guard.as_ref().and_then(|state| state.models.home());
+        model.map_or(Ok(()), |model| model.scorer.check_size(info))
+    }
+
+    /// A frame that waits for an engine shared with other elements gives up, or may wait again.
+    fn interrupt(&self, interrupted: bool) {
+        let sharing = self.state().as_mut().and_then(|state| state.models.interrupt(interrupted));
+        if let Some(sharing) = sharing {
+            sharing.interrupt(interrupted);
+        }
     }
 
     fn stats_structure(&self) -> gst::Structure {
         let state = self.state();
         let Some(state) = state.as_ref() else { return Stats::default().to_structure(None) };
-        let mut structure = state.stats.to_structure(Some(&state.choice));
+        let Models { running, swaps, failures, last_error, .. } = &state.models;
+        let mut structure = state.stats.to_structure(Some(&running.choice));
+        structure.set("model", running.path.to_string_lossy().as_ref());
+        structure.set("model-version", running.model_ref.version.as_str());
+        structure.set("model-sha256", running.model_ref.sha256.as_str());
+        structure.set("model-swaps", *swaps);
+        structure.set("model-swap-failures", *failures);
+        structure.set("model-swap-error", last_error.as_str());
+        if let Some(way_back) = state.models.way_back() {
+            structure.set("model-before", way_back.path().to_string_lossy().as_ref());
+        }
+        if let Some(sharing) = &running.sharing {
+            structure.set("shared", shared_structure(sharing));
+        }
         if let Some(server) = &state.server {
             structure.set("metrics-address", server.address().to_string());
         }
@@ -391,6 +543,13 @@ impl AnomalyDetect {
 }
 
 impl State {
+    /// The endpoint tells of the model that runs.
+    fn show_series(&self, switched: Option<&Switched>) {
+        if let (Some(_), Some(server), Some(metrics)) = (switched, &self.server, &self.models.running.metrics) {
+            server.show(Arc::clone(metrics));
+        }
+    }
+
     /// The new latency, when it is no longer what was told.
     fn latency_change(&mut self) -> Option<Duration> {
         if !self.stats.scored.is_multiple_of(LATENCY_CHECK_FRAMES) {
@@ -406,14 +565,70 @@ impl State {
     }
 }
 
-/// How long a picture of the trained size takes: the first answer to who asks for latency.
-fn first_latency(detector: &mut Detector) -> Duration {
-    let size = detector.info().image_size;
-    let black = vec![0; size.width_px as usize * size.height_px as usize * 3];
-    let view = FrameView::rgb(size.width_px, size.height_px, &black);
-    let detection = view.map_err(ModelError::from).and_then(|view| detector.detect(&view));
-    // A model that cannot score black scored its golden pictures: the frames will tell.
-    detection.map_or(Duration::ZERO, |detection| detection.times.total())
+/// What the elements that share an engine did together.
+fn shared_structure(sharing: &Sharing) -> gst::Structure {
+    let stats = sharing.stats();
+    gst::Structure::builder("shared")
+        .field("batch", stats.batch as u64)
+        .field("elements", stats.detectors as u64)
+        .field("runs", stats.runs)
+        .field("views", stats.views)
+        .build()
+}
+
+/// The model as the properties ask for it.
+fn open_scorer(path: &Path, settings: &Settings, roi: Option<Rect>) -> Result<Scorer, ModelError> {
+    let options = DetectorOptions {
+        device: settings.device.into(),
+        device_id: settings.device_id,
+        threads: settings.threads as usize,
+        sizes: if settings.scale { SizePolicy::Scale } else { SizePolicy::Exact },
+    };
+    let batch = NonZeroUsize::new(settings.batch as usize).map_or(Batch::Auto, Batch::UpTo);
+    Scorer::open(path, &options, batch, roi)
+}
+
+/// The series of a model, when the properties ask for an endpoint.
+fn series(scorer: &Scorer, settings: &Settings) -> Result<Option<Arc<Metrics>>, String> {
+    let is_asked = !settings.metrics_address.is_empty();
+    let metrics = is_asked.then(|| Metrics::new(scorer.detector.model_ref())).transpose();
+    Ok(metrics.map_err(|error| error.to_string())?.map(Arc::new))
+}
+
+/// A model of another picture size would be refused by the next frame.
+fn same_size(new: &ModelInfo, running: &ModelInfo) -> Result<(), SwapError> {
+    let (new, running) = (new.image_size, running.image_size);
+    if new == running {
+        return Ok(());
+    }
+    Err(SwapError::Other(format!(
+        "the model is for pictures of {}x{}, the running one for {}x{}: set `scale` to swap all the same",
+        new.width_px, new.height_px, running.width_px, running.height_px
+    )))
+}
+
+impl Prepared {
+    /// The reference that results will carry.
+    pub fn model_ref(&self) -> Option<&linewarden_core::ModelRef> {
+        self.model.as_ref().map(|model| model.scorer.detector.model_ref())
+    }
+
+    /// Lets the model take the running one's place, between two frames.
+    ///
+    /// # Errors
+    /// When the element was stopped since.
+    pub fn switch(self) -> Result<(), SwapError> {
+        let element = self.element.clone();
+        element.imp().switch(self)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(state) = self.element.imp().state().as_mut() {
+            state.models.release(&self.claim);
+        }
+    }
 }
 
 fn parse_roi(text: &str) -> Result<Option<Rect>, String> {
@@ -431,16 +646,6 @@ fn parse_roi(text: &str) -> Result<Option<Rect>, String> {
     Ok(Some(Rect { x, y, width_px, height_px }))
 }
 
-/// The region of interest, which lies in the visible part.
-fn scored_region(visible: Rect, roi: Option<Rect>) -> Result<Rect, ModelError> {
-    let Some(roi) = roi else { return Ok(visible) };
-    if !roi.fits(visible.width_px, visible.height_px) {
-        let Rect { width_px, height_px, .. } = visible;
-        return Err(linewarden_model::FrameError::Crop { crop: roi, width_px, height_px }.into());
-    }
-    Ok(Rect { x: visible.x + roi.x, y: visible.y + roi.y, ..roi })
-}
-
 /// The scored region of a frame that was scored.
 fn region(buffer: &gst::BufferRef, info: &gst_video::VideoInfo, roi: Option<Rect>) -> Rect {
     let visible = frame::visible(buffer, frame::size(buffer, info));
@@ -455,18 +660,6 @@ fn shares(region: Rect, (width_px, height_px): (u32, u32)) -> Region {
         width: f64::from(region.width_px) / width,
         height: f64::from(region.height_px) / height,
     }
-}
-
-fn score(scorer: &mut Scorer, buffer: &gst::BufferRef, info: &gst_video::VideoInfo) -> Result<Detection, ScoreError> {
-    frame::with_view(buffer, info, |view| {
-        let scored = || {
-            let region = scored_region(view.crop(), scorer.roi)?;
-            let (width_px, height_px) = frame::display_size(region.width_px, region.height_px, info);
-            scorer.detector.check_size(width_px, height_px)?;
-            Ok(scorer.detector.detect(&view.cropped(region).map_err(ModelError::from)?)?)
-        };
-        Ok(scored())
-    })?
 }
 
 #[glib::object_subclass]
@@ -487,8 +680,8 @@ impl ObjectImpl for AnomalyDetect {
             vec![
                 glib::ParamSpecString::builder("model")
                     .nick("Model")
-                    .blurb("Folder or .tar file of the model package")
-                    .mutable_ready()
+                    .blurb("Folder or .tar file of the model package; a running element loads it beside the one that it has, and then changes")
+                    .mutable_playing()
                     .build(),
                 glib::ParamSpecEnum::builder::<Device>("device")
                     .nick("Device")
@@ -506,6 +699,13 @@ impl ObjectImpl for AnomalyDetect {
                     .minimum(1)
                     .maximum(256)
                     .default_value(1)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("batch")
+                    .nick("Batch")
+                    .blurb("Frames of elements with the same model, device, threads and batch that run together; 1: alone, 0: as the device has it")
+                    .maximum(64)
+                    .default_value(0)
                     .mutable_ready()
                     .build(),
                 glib::ParamSpecUInt::builder("interval")
@@ -545,14 +745,45 @@ impl ObjectImpl for AnomalyDetect {
         &PROPERTIES
     }
 
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            let action = |name: &str| {
+                glib::subclass::Signal::builder(name).flags(glib::SignalFlags::RUN_LAST | glib::SignalFlags::ACTION)
+            };
+            let swap = action("swap-model").param_types([String::static_type()]).return_type::<bool>();
+            let roll_back = action("rollback-model").return_type::<bool>();
+            vec![
+                swap.class_handler(|values| {
+                    let element = values.first()?.get::<super::AnomalyDetect>().ok()?;
+                    let path = values.get(1)?.get::<Option<String>>().ok()?.unwrap_or_default();
+                    Some(element.imp().swap(path.into()).to_value())
+                })
+                .build(),
+                roll_back
+                    .class_handler(|values| {
+                        let element = values.first()?.get::<super::AnomalyDetect>().ok()?;
+                        Some(element.imp().roll_back().to_value())
+                    })
+                    .build(),
+            ]
+        });
+        &SIGNALS
+    }
+
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         const TYPE: &str = "checked by its specification";
         let text = || value.get::<Option<String>>().expect(TYPE).unwrap_or_default();
+        if pspec.name() == "model" && self.state().is_some() {
+            // The property follows when the model has changed.
+            self.swap(PathBuf::from(text()));
+            return;
+        }
         let mut settings = self.settings();
         match pspec.name() {
             "model" => settings.model = Some(PathBuf::from(text())).filter(|path| !path.as_os_str().is_empty()),
             "device" => settings.device = value.get().expect(TYPE),
             "device-id" => settings.device_id = value.get().expect(TYPE),
+            "batch" => settings.batch = value.get().expect(TYPE),
             "threads" => settings.threads = value.get().expect(TYPE),
             "interval" => settings.interval = value.get().expect(TYPE),
             "roi" => settings.roi = text(),
@@ -572,6 +803,7 @@ impl ObjectImpl for AnomalyDetect {
             "model" => settings.model.as_deref().and_then(|path| path.to_str()).to_value(),
             "device" => settings.device.to_value(),
             "device-id" => settings.device_id.to_value(),
+            "batch" => settings.batch.to_value(),
             "threads" => settings.threads.to_value(),
             "interval" => settings.interval.to_value(),
             "roi" => settings.roi.to_value(),
@@ -602,6 +834,14 @@ impl ElementImpl for AnomalyDetect {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| frame::pad_templates(&frame::caps()));
         &TEMPLATES
     }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::PausedToReady {
+            // The pads close only when the streaming thread is out of the frame.
+            self.interrupt(true);
+        }
+        self.parent_change_state(transition)
+    }
 }
 
 impl BaseTransformImpl for AnomalyDetect {
@@ -613,7 +853,7 @@ impl BaseTransformImpl for AnomalyDetect {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings().clone();
         let state = self.open(&settings)?;
-        let (choice, model) = (state.choice.clone(), Arc::clone(&state.model));
+        let (choice, model) = (state.models.running.choice.clone(), Arc::clone(&state.models.running.info));
         *self.state() = Some(state);
         self.tell_device(&choice, &model);
         Ok(())
@@ -623,6 +863,9 @@ impl BaseTransformImpl for AnomalyDetect {
         let stopped = self.state().take();
         // Unloading a model and ending the metrics thread take a moment, in which nobody shall wait for the lock.
         drop(stopped);
+        let loaders = std::mem::take(&mut *self.loaders());
+        // What they load comes too late. A thread that panicked has told so itself.
+        loaders.into_iter().for_each(|loader| drop(loader.join()));
         Ok(())
     }
 
@@ -663,10 +906,15 @@ impl BaseTransformImpl for AnomalyDetect {
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
-        if let gst::EventView::FlushStop(_) = event.view()
-            && let Some(state) = self.state().as_mut()
-        {
-            state.earliest = None;
+        match event.view() {
+            gst::EventView::FlushStart(_) => self.interrupt(true),
+            gst::EventView::FlushStop(_) => {
+                self.interrupt(false);
+                if let Some(state) = self.state().as_mut() {
+                    state.earliest = None;
+                }
+            }
+            _ => {}
         }
         self.parent_sink_event(event)
     }
@@ -684,7 +932,7 @@ impl BaseTransformImpl for AnomalyDetect {
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let Some(mut job) = self.next_job(buffer)? else { return Ok(gst::FlowSuccess::Ok) };
         let captured_at = self.captured_at(buffer, self.is_live(job.live));
-        match score(&mut job.scorer, buffer, &job.info) {
+        match job.model.scorer.score(buffer, &job.info) {
             Ok(detection) => self.scored(buffer, job, &detection, captured_at),
             Err(error) => return self.failed(job, &error),
         }
@@ -709,16 +957,6 @@ mod tests {
         for wrong in ["1,2,3", "1,2,0,4", "1,2,3,4,5", "a,b,c,d", "-1,0,3,3"] {
             assert!(parse_roi(wrong).unwrap_err().contains("`x,y,width,height`"), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_region_of_interest_lies_in_the_visible_part() {
-        let visible = Rect { x: 10, y: 20, width_px: 64, height_px: 48 };
-        let roi = Rect { x: 4, y: 8, width_px: 60, height_px: 40 };
-        assert_eq!(scored_region(visible, None).unwrap(), visible);
-        assert_eq!(scored_region(visible, Some(roi)).unwrap(), Rect { x: 14, y: 28, ..roi });
-        let error = scored_region(visible, Some(Rect { x: 5, ..roi })).unwrap_err().to_string();
-        assert!(error.contains("64x48"), "{error}");
     }
 
     #[test]

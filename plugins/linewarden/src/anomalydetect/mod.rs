@@ -11,17 +11,36 @@
 //!
 //! | property | default | meaning |
 //! |---|---|---|
-//! | `model` | | folder or `.tar` of the model package |
+//! | `model` | | folder or `.tar` of the model package; may be set while frames flow |
 //! | `device` | `auto` | `auto` (the best that loads), `cpu`, `cuda`, `tensorrt`, `openvino`: a named one or an error |
 //! | `device-id` | 0 | which of several devices |
 //! | `threads` | 1 | threads within one inference |
+//! | `batch` | 0 | how many frames of elements with the same model run together; 1: none, 0: 8 on CUDA and TensorRT, else 1 |
 //! | `interval` | 1 | score every Nth frame; the others pass without meta |
 //! | `roi` | | `x,y,w,h`: score this part of the visible picture only |
 //! | `scale` | false | scale pictures of another size than the model was trained on, instead of refusing them |
 //! | `overlay` | `none` | `mask` draws tint and contours, `full` the verdict too |
 //! | `qos` | true | frames that a sink already calls late pass without being scored |
 //! | `metrics-address` | | `port` or `address:port` of a Prometheus endpoint; empty: none |
-//! | `stats` | | read-only: counters, times in ms, the device and those passed over |
+//! | `stats` | | read-only: counters, times in ms, the device and those passed over; `shared` with `batch` |
+//!
+//! **Several cameras.** Elements of one process with the same `model`, `device`, `device-id`, `threads` and `batch` above 1
+//! have one loaded graph between them. A frame that finds it idle is scored at once; what comes meanwhile goes through it
+//! together, up to `batch` frames (or tiles of frames) in a run. Nobody waits for company, and each frame has the score, and
+//! the error, that it has alone. Caps, `roi`, `scale` and whatever else an element cuts frames by may differ. Stopping or
+//! flushing an element ends its frame's wait at once. In `stats`, `shared` tells how many `elements` share the graph, and how
+//! many `views` of theirs it scored in how many `runs`; the time of `inference` includes the wait.
+//!
+//! **Another model while frames flow.** Setting `model` on a running element, or the action signal `swap-model(path)`, loads
+//! and tests the package beside the running model, on a thread of its own, and lets it take over between two frames: no
+//! frame is lost, none waits, and each names the model that scored it. The element message `model-swapped` (`model`,
+//! `project`, `version`, `sha256`, `replaced-version`, `replaced-sha256`) comes then, and the property follows. The model
+//! before stays loaded: `rollback-model` goes back to it, between two frames too, and once more is forward again. What does
+//! not load, is for pictures of another size (unless `scale`) or fails its golden pictures changes nothing: the message
+//! `model-swap-failed` (`model`, `reason`) and a warning say why. At most two models are in memory: the one kept for the way
+//! back is let go before a third is loaded, and read again should it be wanted. Both actions tell whether something was
+//! begun; one change at a time. `stats` has `model`, `model-version`, `model-sha256`, `model-before`, `model-swaps`,
+//! `model-swap-failures` and `model-swap-error`.
 //!
 //! **Size.** What is compared with the size of the training pictures is the scored region as it is shown: `roi` or the
 //! whole picture, its width multiplied by the pixel aspect ratio. Another size is an error when caps are set.
@@ -40,15 +59,49 @@
 //! **Latency.** The answer to the LATENCY query is upstream's plus what nearly all of the last detections took; when that
 //! changes much, a LATENCY message asks the application to distribute it again.
 
+use std::path::{Path, PathBuf};
+
 use gst::glib;
 use gst::prelude::*;
+use gst::subclass::prelude::*;
 
 mod imp;
+mod scorer;
+mod swap;
+
+pub use imp::Prepared;
+pub use scorer::{ScoreError, Scorer};
+pub use swap::SwapError;
 
 glib::wrapper! {
     /// The element.
     pub struct AnomalyDetect(ObjectSubclass<imp::AnomalyDetect>)
         @extends gst_base::BaseTransform, gst::Element, gst::Object;
+}
+
+impl AnomalyDetect {
+    /// Loads and tests a model beside the running one, on the caller's thread. What comes of it takes over with
+    /// [`Prepared::switch`], so that several elements can change together or not at all.
+    ///
+    /// # Errors
+    /// When the model does not load, fails its golden pictures or is for another size; nothing has changed then.
+    pub fn prepare_model(&self, path: &Path) -> Result<Prepared, SwapError> {
+        self.imp().prepare(path)
+    }
+
+    /// Whether going back to this package takes no loading.
+    pub fn model_before_is_loaded(&self, path: &Path) -> bool {
+        self.imp().has_loaded_before(path)
+    }
+
+    /// Goes back to the model before the running one, between two frames. Gives its path when it is no longer loaded and
+    /// has to be prepared.
+    ///
+    /// # Errors
+    /// When there was no model before, or another change is under way.
+    pub fn go_back(&self) -> Result<Option<PathBuf>, SwapError> {
+        self.imp().go_back()
+    }
 }
 
 /// What is drawn onto the frames.

@@ -8,12 +8,15 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use jiff::{SignedDuration, Timestamp};
-use linewarden_core::{Decision, DecisionRules, ScoredFrame};
+use linewarden_core::{ClockSource, Decision, DecisionRules, ScoredFrame};
 use linewarden_publish::{
-    BrokerUrl, KindStats, Observer, PublishEvent, Publisher, PublisherConfig, PublisherStats, check_name,
+    BrokerUrl, GateStats, KindStats, MqttVersion, Observer, PublishEvent, Publisher, PublisherConfig, PublisherStats,
+    Qos, check_name,
 };
 
 use crate::meta;
+
+const TYPE: &str = "checked by its specification";
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("mqttpublish", gst::DebugColorFlags::empty(), Some("Linewarden MQTT publisher"))
@@ -23,6 +26,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 #[derive(Debug, Clone)]
 struct Settings {
     broker: String,
+    brokers: String,
     credentials_file: String,
     topic_prefix: String,
     line: String,
@@ -37,12 +41,59 @@ struct Settings {
     ca_file: String,
     cert_file: String,
     key_file: String,
+    delivery: Delivery,
+}
+
+/// How messages are carried, and what becomes of those that cannot be.
+#[derive(Debug, Clone)]
+struct Delivery {
+    version: String,
+    qos: u32,
+    /// 0 is a session that begins anew with each connection.
+    session_expiry_s: u32,
+    ack_topic: String,
+    ack_timeout_ms: u32,
+    outbox_capacity: u32,
+    outbox_path: String,
+    outbox_fsync: String,
+    outbox_keep: u32,
+    outbox_keep_for_s: u32,
+    outbox_historical_per_second: u32,
+    result_expiry_ms: u32,
+    heartbeat_interval_ms: u32,
+    keep_alive_s: u32,
+    connect_timeout_ms: u32,
+    acknowledge_timeout_ms: u32,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            version: "3.1.1".to_owned(),
+            qos: 1,
+            session_expiry_s: 0,
+            ack_topic: String::new(),
+            ack_timeout_ms: 1000,
+            outbox_capacity: 4096,
+            outbox_path: String::new(),
+            outbox_fsync: "interval".to_owned(),
+            outbox_keep: 10_000,
+            outbox_keep_for_s: 24 * 3600,
+            outbox_historical_per_second: 100,
+            result_expiry_ms: 60_000,
+            heartbeat_interval_ms: 1000,
+            keep_alive_s: 5,
+            connect_timeout_ms: 3000,
+            acknowledge_timeout_ms: 10_000,
+        }
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             broker: String::new(),
+            brokers: String::new(),
             credentials_file: String::new(),
             topic_prefix: "linewarden".to_owned(),
             line: "line1".to_owned(),
@@ -56,6 +107,7 @@ impl Default for Settings {
             ca_file: String::new(),
             cert_file: String::new(),
             key_file: String::new(),
+            delivery: Delivery::default(),
         }
     }
 }
@@ -85,19 +137,28 @@ pub struct MqttPublish {
 
 impl Settings {
     fn publisher_config(&self) -> Result<PublisherConfig, String> {
-        if self.broker.is_empty() {
-            return Err("property `broker` is not set, such as `broker=mqtt://127.0.0.1:1883`".to_owned());
-        }
-        let broker: BrokerUrl = self.broker.parse().map_err(|error| format!("{error}"))?;
-        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-        let mut config = PublisherConfig::new(broker, self.line.clone());
+        let mut brokers = self.broker_urls()?.into_iter();
+        let first = brokers.next().ok_or("property `broker` is not set, such as `broker=mqtt://127.0.0.1:1883`")?;
+        let mut config = PublisherConfig::new(first, self.line.clone());
+        config.other_brokers = brokers.collect();
         config.credentials_file = path(&self.credentials_file);
         config.topic_prefix.clone_from(&self.topic_prefix);
         config.client_id = Some(self.client_id.clone()).filter(|id| !id.is_empty());
         config.ca_file = path(&self.ca_file);
         config.cert_file = path(&self.cert_file);
         config.key_file = path(&self.key_file);
+        self.delivery.configure(&mut config)?;
         Ok(config)
+    }
+
+    /// Never quotes an address: it may hold a password.
+    fn broker_urls(&self) -> Result<Vec<BrokerUrl>, String> {
+        if !self.broker.is_empty() && !self.brokers.trim().is_empty() {
+            return Err("`brokers` takes the place of `broker`: set one of the two".to_owned());
+        }
+        let addresses = Some(self.broker.as_str()).filter(|broker| !broker.is_empty());
+        let addresses = addresses.into_iter().chain(self.brokers.split_whitespace());
+        addresses.map(|address| address.parse().map_err(|error| format!("{error}"))).collect()
     }
 
     fn desk(&self) -> Result<Desk, String> {
@@ -108,6 +169,218 @@ impl Settings {
         let decision_expiry = SignedDuration::from_millis(i64::from(self.decision_expiry_ms));
         Ok(Desk { camera: self.camera.clone(), rules, decision_expiry })
     }
+}
+
+impl Delivery {
+    fn configure(&self, config: &mut PublisherConfig) -> Result<(), String> {
+        config.version = match self.version.as_str() {
+            "3.1.1" => MqttVersion::V3_1_1,
+            "5" => MqttVersion::V5,
+            other => return Err(format!("`version` must be 3.1.1 or 5, got `{other}`")),
+        };
+        config.qos = if self.qos == 2 { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
+        config.session_expiry = Some(seconds(self.session_expiry_s)).filter(|expiry| !expiry.is_zero());
+        config.ack_topic = Some(self.ack_topic.clone()).filter(|topic| !topic.is_empty());
+        config.ack_timeout = milliseconds(self.ack_timeout_ms);
+        config.outbox.path = path(&self.outbox_path);
+        let unknown = |()| format!("`outbox-fsync` must be always, interval or never, got `{}`", self.outbox_fsync);
+        config.outbox.fsync = self.outbox_fsync.parse().map_err(unknown)?;
+        config.outbox.keep = as_count(self.outbox_keep);
+        config.outbox.keep_for = seconds(self.outbox_keep_for_s);
+        config.outbox.historical_per_second = self.outbox_historical_per_second;
+        config.outbox_capacity = as_count(self.outbox_capacity);
+        config.result_expiry = milliseconds(self.result_expiry_ms);
+        config.heartbeat_interval = milliseconds(self.heartbeat_interval_ms);
+        config.keep_alive = seconds(self.keep_alive_s);
+        config.connect_timeout = milliseconds(self.connect_timeout_ms);
+        config.acknowledge_timeout = milliseconds(self.acknowledge_timeout_ms);
+        Ok(())
+    }
+
+    /// Sets the property of this name; whether it is one of these.
+    fn set(&mut self, name: &str, value: &glib::Value) -> bool {
+        let text = || value.get::<Option<String>>().expect(TYPE).unwrap_or_default();
+        let number = || value.get::<u32>().expect(TYPE);
+        match name {
+            "version" => self.version = text(),
+            "qos" => self.qos = number(),
+            "session-expiry" => self.session_expiry_s = number(),
+            "ack-topic" => self.ack_topic = text(),
+            "ack-timeout" => self.ack_timeout_ms = number(),
+            "outbox-capacity" => self.outbox_capacity = number(),
+            "outbox-path" => self.outbox_path = text(),
+            "outbox-fsync" => self.outbox_fsync = text(),
+            "outbox-keep" => self.outbox_keep = number(),
+            "outbox-keep-for" => self.outbox_keep_for_s = number(),
+            "outbox-historical-per-second" => self.outbox_historical_per_second = number(),
+            "result-expiry" => self.result_expiry_ms = number(),
+            "heartbeat-interval" => self.heartbeat_interval_ms = number(),
+            "keep-alive" => self.keep_alive_s = number(),
+            "connect-timeout" => self.connect_timeout_ms = number(),
+            "acknowledge-timeout" => self.acknowledge_timeout_ms = number(),
+            _ => return false,
+        }
+        true
+    }
+
+    fn get(&self, name: &str) -> Option<glib::Value> {
+        Some(match name {
+            "version" => self.version.to_value(),
+            "qos" => self.qos.to_value(),
+            "session-expiry" => self.session_expiry_s.to_value(),
+            "ack-topic" => self.ack_topic.to_value(),
+            "ack-timeout" => self.ack_timeout_ms.to_value(),
+            "outbox-capacity" => self.outbox_capacity.to_value(),
+            "outbox-path" => self.outbox_path.to_value(),
+            "outbox-fsync" => self.outbox_fsync.to_value(),
+            "outbox-keep" => self.outbox_keep.to_value(),
+            "outbox-keep-for" => self.outbox_keep_for_s.to_value(),
+            "outbox-historical-per-second" => self.outbox_historical_per_second.to_value(),
+            "result-expiry" => self.result_expiry_ms.to_value(),
+            "heartbeat-interval" => self.heartbeat_interval_ms.to_value(),
+            "keep-alive" => self.keep_alive_s.to_value(),
+            "connect-timeout" => self.connect_timeout_ms.to_value(),
+            "acknowledge-timeout" => self.acknowledge_timeout_ms.to_value(),
+            _ => return None,
+        })
+    }
+
+    /// Their ranges are the publisher's own, so that nothing out of range comes in.
+    fn properties() -> Vec<glib::ParamSpec> {
+        const HOUR_S: u32 = 3600;
+        const HOUR_MS: u32 = HOUR_S * 1000;
+        const YEAR_S: u32 = 365 * 24 * HOUR_S;
+        let text = |name, nick, blurb, default: Option<&str>| {
+            let builder = glib::ParamSpecString::builder(name).nick(nick).blurb(blurb);
+            builder.default_value(default).mutable_ready().build()
+        };
+        let number = |name, nick, blurb, (least, most), default| {
+            let builder = glib::ParamSpecUInt::builder(name).nick(nick).blurb(blurb);
+            builder.minimum(least).maximum(most).default_value(default).mutable_ready().build()
+        };
+        let usual = Self::default();
+        vec![
+            text("version", "MQTT version", "3.1.1 or 5", Some(&usual.version)),
+            number(
+                "qos",
+                "Quality of service",
+                "How decisions are carried: 1, at least once, or 2, exactly once as far as a connection goes",
+                (1, 2),
+                usual.qos,
+            ),
+            number(
+                "session-expiry",
+                "Session expiry",
+                "How long the broker keeps what the gate says while we are away, in seconds; 0: not at all",
+                (0, YEAR_S),
+                usual.session_expiry_s,
+            ),
+            text(
+                "ack-topic",
+                "Acknowledgement topic",
+                "Where the gate acknowledges rejects, such as {prefix}/{line}/gate; counted in `stats`",
+                None,
+            ),
+            number(
+                "ack-timeout",
+                "Acknowledgement timeout",
+                "How long the gate may take to acknowledge a reject, in ms",
+                (10, HOUR_MS),
+                usual.ack_timeout_ms,
+            ),
+            number(
+                "outbox-capacity",
+                "Outbox capacity",
+                "How many messages may wait",
+                (1, 1_000_000),
+                usual.outbox_capacity,
+            ),
+            text(
+                "outbox-path",
+                "Outbox path",
+                "Folder in which decisions wait on disk, as LINE.sqlite; without it they wait in memory",
+                None,
+            ),
+            text(
+                "outbox-fsync",
+                "Outbox fsync",
+                "When they are forced onto the disk: always, interval (each second) or never",
+                Some(&usual.outbox_fsync),
+            ),
+            number(
+                "outbox-keep",
+                "Outbox keep",
+                "How many decisions whose time has passed are kept for the topic decision/historical",
+                (0, 1_000_000),
+                usual.outbox_keep,
+            ),
+            number(
+                "outbox-keep-for",
+                "Outbox keep for",
+                "How long they are kept, in seconds",
+                (1, YEAR_S),
+                usual.outbox_keep_for_s,
+            ),
+            number(
+                "outbox-historical-per-second",
+                "Outbox historical per second",
+                "How many of them are sent in a second",
+                (1, 10_000),
+                usual.outbox_historical_per_second,
+            ),
+            number(
+                "result-expiry",
+                "Result expiry",
+                "How long a result is worth delivering, in ms",
+                (1, 24 * HOUR_MS),
+                usual.result_expiry_ms,
+            ),
+            number(
+                "heartbeat-interval",
+                "Heartbeat interval",
+                "Time between two heartbeats, in ms",
+                (100, HOUR_MS),
+                usual.heartbeat_interval_ms,
+            ),
+            number(
+                "keep-alive",
+                "Keep alive",
+                "The broker takes the line for lost after one and a half of this in silence, in seconds; at least 5 with version 5",
+                (1, 18 * HOUR_S),
+                usual.keep_alive_s,
+            ),
+            number(
+                "connect-timeout",
+                "Connect timeout",
+                "How long an attempt to connect may take, in ms",
+                (100, 60_000),
+                usual.connect_timeout_ms,
+            ),
+            number(
+                "acknowledge-timeout",
+                "Acknowledge timeout",
+                "A connection on which nothing is acknowledged for so long is built anew, in ms",
+                (100, HOUR_MS),
+                usual.acknowledge_timeout_ms,
+            ),
+        ]
+    }
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn milliseconds(count: u32) -> Duration {
+    Duration::from_millis(u64::from(count))
+}
+
+fn seconds(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count))
+}
+
+fn as_count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 impl Desk {
@@ -124,6 +397,10 @@ impl Desk {
             decided_at: now,
             reject_at: None,
             expires_at: frame.captured_at.checked_add(self.decision_expiry).unwrap_or(Timestamp::MAX),
+            action: verdict.into(),
+            clock: ClockSource::Arrival,
+            encoder: None,
+            last_captured_at: frame.captured_at,
         }
     }
 }
@@ -147,7 +424,7 @@ impl MqttPublish {
         let desk = Arc::new(settings.desk()?);
         let publisher = Publisher::start(settings.publisher_config()?, self.observer());
         let publisher = publisher.map_err(|error| error.to_string())?;
-        let drain_timeout = Duration::from_millis(u64::from(settings.drain_timeout_ms));
+        let drain_timeout = milliseconds(settings.drain_timeout_ms);
         Ok(State { publisher, desk, drain_timeout })
     }
 
@@ -157,14 +434,26 @@ impl MqttPublish {
         Arc::new(move |event| {
             let Some(element) = element.upgrade() else { return };
             match event {
-                PublishEvent::Connected { reconnects } => {
-                    gst::info!(CAT, obj = element, "connected to the broker, reconnects: {reconnects}");
+                PublishEvent::Connected { broker, reconnects } => {
+                    gst::info!(CAT, obj = element, "connected to {broker}, reconnects: {reconnects}");
                 }
                 PublishEvent::ConnectFailed { error } => {
                     gst::warning!(CAT, obj = element, "cannot connect to the broker: {error}");
                 }
                 PublishEvent::Disconnected { error } => {
                     gst::warning!(CAT, obj = element, "lost the broker: {error}");
+                }
+                PublishEvent::Rebuilt { reason } => {
+                    gst::warning!(CAT, obj = element, "gave the connection up: {reason}");
+                }
+                PublishEvent::JournalOpened { restored } => {
+                    gst::info!(CAT, obj = element, "decisions wait on disk, left by an earlier run: {restored}");
+                }
+                PublishEvent::JournalFailed { error } => {
+                    gst::warning!(CAT, obj = element, "decisions wait in memory only: {error}");
+                }
+                PublishEvent::GateUnacknowledged { id } => {
+                    gst::warning!(CAT, obj = element, "the gate has not acknowledged the reject of decision {id}");
                 }
                 other => gst::log!(CAT, obj = element, "{other:?}"),
             }
@@ -228,13 +517,35 @@ impl MqttPublish {
         let stats = running.map_or_else(|| *self.last_stats(), |publisher| publisher.stats());
         gst::Structure::builder("mqttpublish-stats")
             .field("connected", stats.connected)
-            .field("outbox-messages", u64::try_from(stats.outbox_messages).unwrap_or(u64::MAX))
+            .field("outbox-messages", as_u64(stats.outbox_messages))
+            .field("historical-messages", as_u64(stats.historical_messages))
+            .field("on-disk", stats.is_journalled)
+            .field("kept", stats.kept)
             .field("reconnects", stats.reconnects)
             .field("rebuilds", stats.rebuilds)
             .field("results", kind_structure("results", &stats.results))
             .field("decisions", kind_structure("decisions", &stats.decisions))
+            .field("historical", kind_structure("historical", &stats.historical))
+            .field_if_some("gate", stats.gate.as_ref().map(gate_structure))
             .build()
     }
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn gate_structure(stats: &GateStats) -> gst::Structure {
+    gst::Structure::builder("gate")
+        .field("acknowledged", stats.acknowledged)
+        .field("unacknowledged", stats.unacknowledged)
+        .field("waiting", as_u64(stats.waiting))
+        .field("alarm", stats.alarm)
+        .build()
+}
+
+fn without_password(broker: &str) -> Option<String> {
+    broker.parse::<BrokerUrl>().map(|url| url.to_string()).ok()
 }
 
 fn kind_structure(name: &str, stats: &KindStats) -> gst::Structure {
@@ -309,8 +620,9 @@ impl ObjectImpl for MqttPublish {
                 let builder = glib::ParamSpecUInt::builder(name).nick(nick).blurb(blurb);
                 builder.default_value(default).mutable_ready().build()
             };
-            vec![
+            let own = vec![
                 text("broker", "Broker", "mqtt://[user[:password]@]host[:port] or mqtts://..."),
+                text("brokers", "Brokers", "Several brokers in the order in which they are tried, parted by spaces"),
                 text("credentials-file", "Credentials file", "File with one line user:password"),
                 name("topic-prefix", "Topic prefix", "First part of every topic", "linewarden"),
                 name("line", "Line", "Name of the line in topics and messages", "line1"),
@@ -347,17 +659,18 @@ impl ObjectImpl for MqttPublish {
                     .blurb("Connection, and what became of results and decisions")
                     .read_only()
                     .build(),
-            ]
+            ];
+            own.into_iter().chain(Delivery::properties()).collect()
         });
         &PROPERTIES
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        const TYPE: &str = "checked by its specification";
         let text = || value.get::<Option<String>>().expect(TYPE).unwrap_or_default();
         let mut settings = self.settings();
         match pspec.name() {
             "broker" => settings.broker = text(),
+            "brokers" => settings.brokers = text(),
             "credentials-file" => settings.credentials_file = text(),
             "topic-prefix" => settings.topic_prefix = text(),
             "line" => settings.line = text(),
@@ -371,6 +684,7 @@ impl ObjectImpl for MqttPublish {
             "ca-file" => settings.ca_file = text(),
             "cert-file" => settings.cert_file = text(),
             "key-file" => settings.key_file = text(),
+            name if settings.delivery.set(name, value) => {}
             other => gst::error!(CAT, imp = self, "property `{other}` cannot be set"),
         }
     }
@@ -382,7 +696,11 @@ impl ObjectImpl for MqttPublish {
         let settings = self.settings();
         match pspec.name() {
             // Whoever may look at a pipeline may not see its passwords.
-            "broker" => settings.broker.parse::<BrokerUrl>().map(|url| url.to_string()).ok().to_value(),
+            "broker" => without_password(&settings.broker).to_value(),
+            "brokers" => {
+                let shown: Vec<String> = settings.brokers.split_whitespace().filter_map(without_password).collect();
+                shown.join(" ").to_value()
+            }
             "credentials-file" => settings.credentials_file.to_value(),
             "topic-prefix" => settings.topic_prefix.to_value(),
             "line" => settings.line.to_value(),
@@ -396,7 +714,7 @@ impl ObjectImpl for MqttPublish {
             "ca-file" => settings.ca_file.to_value(),
             "cert-file" => settings.cert_file.to_value(),
             "key-file" => settings.key_file.to_value(),
-            _ => pspec.default_value().clone(),
+            name => settings.delivery.get(name).unwrap_or_else(|| pspec.default_value().clone()),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | property | default | meaning |
 //! |---|---|---|
 //! | `broker` | | `mqtt://[user[:password]@]host[:port]` or `mqtts://...` |
+//! | `brokers` | | instead of it: several, parted by spaces, in the order in which they are tried; whichever works is stayed with |
 //! | `credentials-file` | | file with one line `user:password`, when `broker` names no user |
 //! | `topic-prefix` | `linewarden` | first part of every topic |
 //! | `line`, `camera` | `line1`, `camera1` | names in topics and messages |
@@ -25,6 +26,19 @@
 //! | `decision-expiry` | 2000 | a decision is worthless so many ms after its frame's capture |
 //! | `drain-timeout` | 5000 | how many ms to wait for the broker when stopping |
 //! | `ca-file`, `cert-file`, `key-file` | | PEM files for `mqtts://` |
+//! | `version` | 3.1.1 | MQTT version, 3.1.1 or 5 |
+//! | `qos` | 1 | how decisions are carried: 1, at least once, or 2, exactly once as far as a connection goes |
+//! | `session-expiry` | 0 | how many seconds the broker keeps what the gate says while we are away; 0: not at all |
+//! | `ack-topic`, `ack-timeout` | , 1000 | where the gate acknowledges rejects, and how many ms it may take |
+//! | `outbox-capacity` | 4096 | how many messages may wait |
+//! | `outbox-path` | | folder in which decisions wait on disk, also for the next run; without it they wait in memory |
+//! | `outbox-fsync` | interval | when they are forced onto the disk: always, interval (each second) or never |
+//! | `outbox-keep`, `outbox-keep-for` | 10000, 86400 | how many decisions whose time has passed are kept, and how many seconds |
+//! | `outbox-historical-per-second` | 100 | how many of them are sent in a second, on the topic `decision/historical` |
+//! | `result-expiry` | 60000 | a result is worth delivering for so many ms |
+//! | `heartbeat-interval` | 1000 | ms between two heartbeats |
+//! | `keep-alive` | 5 | seconds; after one and a half of it in silence the broker takes the line for lost |
+//! | `connect-timeout`, `acknowledge-timeout` | 3000, 10000 | ms that connecting, and the broker's acknowledgements, may take |
 //! | `stats` | | read-only: connection, and what became of results and decisions |
 
 use gst::glib;

@@ -1,4 +1,5 @@
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gst::glib;
 use gst::prelude::*;
@@ -6,7 +7,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::base_src::CreateSuccess;
 use gst_base::subclass::prelude::*;
-use linewarden_synthetic::{BeltSpec, render_part};
+use linewarden_synthetic::{BeltSpec, render_belt, render_view};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("syntheticline", gst::DebugColorFlags::empty(), Some("Linewarden synthetic camera line"))
@@ -20,13 +21,34 @@ struct Settings {
     parts: i64,
     /// Parts a second in real time; 0 for as fast as they are taken.
     rate: f64,
+    /// Frames a second; 0 for one a part.
+    frame_rate: f64,
+    /// The share of a part's time that it stands under the camera; then the belt is empty.
+    dwell: f64,
+    /// When the first part comes, microseconds since 1970; negative for when the element starts.
+    belt_start_us: i64,
+    /// Which camera this is, of how many.
+    view: u32,
+    views: u32,
 }
 
 /// What a running element needs. Exists from `start` to `stop`.
 #[derive(Debug, Clone)]
 struct State {
     settings: Settings,
-    next_part: u64,
+    next_frame: u64,
+    /// When the first frame was due by the pipeline's clock: the base class moves every time stamp by as much.
+    started_at: Option<gst::ClockTime>,
+    /// The picture that was sent last: a part that stands looks the same in every frame.
+    last: Option<(Sight, Arc<[u8]>)>,
+}
+
+/// What is under the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Part(u64),
+    /// The belt before this part.
+    Belt(u64),
 }
 
 /// The element's insides.
@@ -38,19 +60,53 @@ pub struct SyntheticLine {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { belt: BeltSpec::default(), parts: -1, rate: 2.0 }
+        Self {
+            belt: BeltSpec::default(),
+            parts: -1,
+            rate: 2.0,
+            frame_rate: 0.0,
+            dwell: 1.0,
+            belt_start_us: -1,
+            view: 0,
+            views: 1,
+        }
     }
 }
 
-impl State {
-    fn is_over(&self) -> bool {
-        u64::try_from(self.settings.parts).is_ok_and(|parts| self.next_part >= parts)
+impl Settings {
+    /// An unpaced belt is timed as if it ran at 2 parts a second.
+    fn parts_a_second(&self) -> f64 {
+        if self.rate > 0.0 { self.rate } else { 2.0 }
     }
 
-    /// When a part passes the camera. An unpaced belt is timed as if it ran at 2 parts a second.
-    fn passes_at(&self, part: u64) -> gst::ClockTime {
-        let rate = if self.settings.rate > 0.0 { self.settings.rate } else { 2.0 };
-        gst::ClockTime::from_nseconds((part as f64 * 1e9 / rate) as u64)
+    fn frames_a_second(&self) -> f64 {
+        if self.frame_rate > 0.0 { self.frame_rate } else { self.parts_a_second() }
+    }
+
+    /// When a frame is taken, since the start of the stream.
+    fn taken_at(&self, frame: u64) -> gst::ClockTime {
+        gst::ClockTime::from_nseconds((frame as f64 * 1e9 / self.frames_a_second()) as u64)
+    }
+
+    /// What is under the camera in a frame, taken so many seconds after the first part came; none when the belt is at its end.
+    fn sight(&self, frame: u64, seconds: f64) -> Option<Sight> {
+        // One frame a part needs no clock, and must not be fooled by its rounding.
+        let place = if self.frame_rate > 0.0 { seconds * self.parts_a_second() } else { frame as f64 };
+        // Below 0 the first part is yet to come.
+        let part = place.max(0.0) as u64;
+        if u64::try_from(self.parts).is_ok_and(|parts| part >= parts) {
+            return None;
+        }
+        let is_there = place >= 0.0 && place - (part as f64) < self.dwell;
+        Some(if is_there { Sight::Part(part) } else { Sight::Belt(part) })
+    }
+
+    fn picture(&self, sight: Sight) -> Vec<u8> {
+        let rgb = match sight {
+            Sight::Part(part) => render_view(&self.belt, part, self.view, self.views).rgb,
+            Sight::Belt(part) => render_belt(&self.belt, part, self.view),
+        };
+        padded_rows(rgb, self.belt.width_px)
     }
 }
 
@@ -64,26 +120,44 @@ impl SyntheticLine {
     }
 
     fn render_next(&self) -> Result<gst::Buffer, gst::FlowError> {
-        let state = {
+        let (settings, frame, started_at, last) = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
-            if state.is_over() {
-                return Err(gst::FlowError::Eos);
-            }
-            state.next_part += 1;
-            state.clone()
+            state.next_frame += 1;
+            (state.settings.clone(), state.next_frame - 1, state.started_at, state.last.clone())
         };
-        let number = state.next_part - 1;
-        let part = render_part(&state.settings.belt, number);
-        let mut buffer = gst::Buffer::from_mut_slice(padded_rows(part.rgb, state.settings.belt.width_px));
-        let pts = state.passes_at(number);
+        let pts = settings.taken_at(frame);
+        let sight = settings.sight(frame, self.belt_seconds(&settings, pts, started_at)).ok_or(gst::FlowError::Eos)?;
+        let picture = match last {
+            Some((same, picture)) if same == sight => picture,
+            _ => Arc::from(settings.picture(sight)),
+        };
+        if let Some(state) = self.state().as_mut() {
+            state.last = Some((sight, Arc::clone(&picture)));
+        }
+        let mut buffer = gst::Buffer::from_slice(picture);
         if let Some(buffer) = buffer.get_mut() {
             buffer.set_pts(pts);
-            buffer.set_duration(state.passes_at(number + 1) - pts);
-            buffer.set_offset(number);
-            buffer.set_offset_end(number + 1);
+            buffer.set_duration(settings.taken_at(frame + 1) - pts);
+            if let Sight::Part(part) = sight {
+                buffer.set_offset(part);
+                buffer.set_offset_end(part + 1);
+            }
         }
         Ok(buffer)
+    }
+
+    /// Seconds since the first part came, at this moment of the stream.
+    fn belt_seconds(&self, settings: &Settings, pts: gst::ClockTime, started_at: Option<gst::ClockTime>) -> f64 {
+        let stream_seconds = pts.nseconds() as f64 / 1e9;
+        let Ok(start_us) = u64::try_from(settings.belt_start_us) else { return stream_seconds };
+        let Some(running) = self.obj().current_running_time() else { return stream_seconds };
+        // A clock before 1970 shows an empty belt.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The first frame is taken now; the others are made before their moment, and kept until it comes.
+        let due = started_at.map_or(running, |started_at| started_at + pts);
+        let ahead = (due.nseconds() as f64 - running.nseconds() as f64) / 1e9;
+        (now.as_micros() as f64 - start_us as f64) / 1e6 + ahead
     }
 }
 
@@ -166,6 +240,44 @@ impl ObjectImpl for SyntheticLine {
                     .default_value(defaults.rate)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecDouble::builder("frame-rate")
+                    .nick("Frame rate")
+                    .blurb("Frames a second, 0 for one a part")
+                    .minimum(0.0)
+                    .maximum(1000.0)
+                    .default_value(defaults.frame_rate)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecDouble::builder("dwell")
+                    .nick("Dwell")
+                    .blurb("Share of a part's time that it stands under the camera, with frame-rate; then the belt is empty")
+                    .minimum(0.01)
+                    .maximum(1.0)
+                    .default_value(defaults.dwell)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecInt64::builder("belt-start")
+                    .nick("Belt start")
+                    .blurb("When the first part comes, microseconds since 1970, -1 for when the element starts")
+                    .minimum(-1)
+                    .default_value(defaults.belt_start_us)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("view")
+                    .nick("View")
+                    .blurb("Which camera over the belt this is, from 0")
+                    .maximum(255)
+                    .default_value(defaults.view)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("views")
+                    .nick("Views")
+                    .blurb("How many cameras there are: each defect shows to one of them")
+                    .minimum(1)
+                    .maximum(256)
+                    .default_value(defaults.views)
+                    .mutable_ready()
+                    .build(),
             ]
         });
         &PROPERTIES
@@ -181,6 +293,11 @@ impl ObjectImpl for SyntheticLine {
             "height" => settings.belt.height_px = value.get().unwrap_or_default(),
             "parts" => settings.parts = value.get().unwrap_or_default(),
             "rate" => settings.rate = value.get().unwrap_or_default(),
+            "frame-rate" => settings.frame_rate = value.get().unwrap_or_default(),
+            "dwell" => settings.dwell = value.get().unwrap_or_default(),
+            "belt-start" => settings.belt_start_us = value.get().unwrap_or_default(),
+            "view" => settings.view = value.get().unwrap_or_default(),
+            "views" => settings.views = value.get().unwrap_or_default(),
             other => gst::warning!(CAT, imp = self, "unknown property {other}"),
         }
         let is_live = settings.rate > 0.0;
@@ -196,6 +313,11 @@ impl ObjectImpl for SyntheticLine {
             "width" => settings.belt.width_px.to_value(),
             "height" => settings.belt.height_px.to_value(),
             "parts" => settings.parts.to_value(),
+            "frame-rate" => settings.frame_rate.to_value(),
+            "dwell" => settings.dwell.to_value(),
+            "belt-start" => settings.belt_start_us.to_value(),
+            "view" => settings.view.to_value(),
+            "views" => settings.views.to_value(),
             _ => settings.rate.to_value(),
         }
     }
@@ -232,7 +354,7 @@ impl ElementImpl for SyntheticLine {
 impl BaseSrcImpl for SyntheticLine {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings().clone();
-        *self.state() = Some(State { settings, next_part: 0 });
+        *self.state() = Some(State { settings, next_frame: 0, started_at: None, last: None });
         Ok(())
     }
 
@@ -247,8 +369,9 @@ impl BaseSrcImpl for SyntheticLine {
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
         let settings = self.settings().clone();
-        // Whole parts only: the rate of pictures is the rate of parts, in thousandths.
-        let rate = gst::Fraction::new((settings.rate * 1000.0).round() as i32, 1000);
+        // In thousandths. An unpaced belt has no rate.
+        let rate = if settings.rate > 0.0 || settings.frame_rate > 0.0 { settings.frames_a_second() } else { 0.0 };
+        let rate = gst::Fraction::new((rate * 1000.0).round() as i32, 1000);
         let caps = gst_video::VideoCapsBuilder::new()
             .format(gst_video::VideoFormat::Rgb)
             .width(settings.belt.width_px as i32)
@@ -261,7 +384,13 @@ impl BaseSrcImpl for SyntheticLine {
 
     /// The base class waits for this moment before it sends a part, so that a live belt runs in real time.
     fn times(&self, buffer: &gst::BufferRef) -> (Option<gst::ClockTime>, Option<gst::ClockTime>) {
-        if self.settings().rate > 0.0 { (buffer.pts(), None) } else { (None, None) }
+        if self.settings().rate <= 0.0 {
+            return (None, None);
+        }
+        if let Some(state) = self.state().as_mut().filter(|state| state.started_at.is_none()) {
+            state.started_at = self.obj().current_running_time();
+        }
+        (buffer.pts(), None)
     }
 }
 

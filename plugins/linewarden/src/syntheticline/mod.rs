@@ -1,6 +1,7 @@
 //! `syntheticline`: a camera over a belt of rendered parts, some with defects whose place is known.
 //!
-//! One buffer is one part; its offset is the part's number. `linewarden_synthetic::defect_of` tells for the same seed and
+//! One buffer is one part, or with `frame-rate` several are; their offset is the part's number. With `belt-start` the belt
+//! follows the calendar, so that several cameras, in one process or many, look at the same part at the same moment. `linewarden_synthetic::defect_of` tells for the same seed and
 //! number what is wrong with it, so a line that watches this camera can be scored against the truth.
 //!
 //! ```text

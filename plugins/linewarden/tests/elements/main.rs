@@ -4,6 +4,8 @@
 
 mod anomalydetect;
 mod anomalyoverlay;
+mod batch;
 mod common;
 mod launch;
 mod mqttpublish;
+mod swap;

@@ -1,0 +1,71 @@
+//! The REST API through the doors that its clients use: boto3 for the service and for S3, by real signatures.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
+
+mod life;
+mod survival;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use linewarden_testkit::peers::Peer;
+use linewarden_testkit::sandbox::DaemonSandbox;
+use serde_json::{Value, json};
+
+/// A training and its evaluation, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+const CONFIG: &str = "[api]\ndata = \"data\"\nregion = \"eu-west-1\"\naccount = \"123456789012\"\ns3_listen = \"127.0.0.1:0\"\ndevice = \"cpu\"\n";
+
+/// A daemon with the API, and an access key.
+struct Site {
+    daemon: DaemonSandbox,
+    key: String,
+    secret: String,
+}
+
+impl Site {
+    fn new() -> Result<Self> {
+        let mut daemon = DaemonSandbox::new(env!("CARGO_BIN_EXE_linewarden"))?;
+        let made = daemon.call(&["keys", "create", "--user", "tester"])?;
+        let made = String::from_utf8(made.stdout)?;
+        let word = |name: &str| {
+            let line = made.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+            line.map(str::to_owned).with_context(|| format!("no {name} in: {made}"))
+        };
+        let (key, secret) = (word("aws_access_key_id")?, word("aws_secret_access_key")?);
+        daemon.serve(CONFIG)?;
+        Ok(Self { daemon, key, secret })
+    }
+
+    fn address(&self, message: &str) -> Result<String> {
+        let entry = self.daemon.logged(message)?.with_context(|| format!("nobody said `{message}`"))?;
+        Ok(format!("http://{}", entry["address"].as_str().context("an address")?))
+    }
+
+    /// A client of the project `project`, with pictures in `folder`.
+    fn client(&self, folder: &Path, project: &str) -> Result<Client> {
+        let (api, s3) = (self.address("listening")?, self.address("S3 endpoint listens")?);
+        let folder = folder.to_str().context("a path in UTF-8")?;
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/life.py");
+        let arguments = [&api, &s3, "eu-west-1", folder, project, &self.key, &self.secret];
+        Ok(Client(Peer::start(&program, &arguments)?))
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.daemon.terminate()?;
+        ensure!(self.daemon.wait_end()?.success(), "{}", self.daemon.log()?);
+        Ok(())
+    }
+}
+
+struct Client(Peer);
+
+impl Client {
+    /// What it saw.
+    fn does(&mut self, what: &str) -> Result<Value> {
+        let answer = self.0.ask(&json!({ "do": what }), PATIENCE)?;
+        ensure!(answer.get("answer").is_some(), "{what}: {answer}");
+        Ok(answer["answer"].clone())
+    }
+}
