@@ -25,6 +25,7 @@ use crate::metrics::NotScored;
 /// A pipeline that was started. Dropping it stops it.
 pub(crate) struct Pipeline {
     pipeline: gst::Pipeline,
+    source: gst::Bin,
     bus: gst::Bus,
     detect: gst::Element,
     feeder: Option<Feeder>,
@@ -104,7 +105,7 @@ impl Pipeline {
         let detect = scorer.element.clone();
         let elements = [source.upcast_ref(), &detect, &sink];
         pipeline.add_many(elements)?;
-        let mut started = Self { pipeline, bus, detect: detect.clone(), feeder: None };
+        let mut started = Self { pipeline, source: source.clone(), bus, detect: detect.clone(), feeder: None };
         gst::Element::link_many(elements).context("the source's frames cannot be scored: no common format")?;
         let reported = source::hear_time(&source);
         let eye = Arc::new(Eye {
@@ -180,10 +181,12 @@ impl Drop for Pipeline {
         let scorer_sink = self.detect.static_pad("sink");
         // Frees a frame that waits for its turn at the model.
         scorer_sink.iter().for_each(|pad| _ = pad.send_event(gst::event::FlushStart::new()));
+        source::silence(&self.source);
         // Frees the feeder, which may be waiting for room.
         if self.pipeline.set_state(gst::State::Null).is_err() {
             tracing::error!(pipeline = %self.pipeline.name(), "a pipeline does not stop");
         }
+        source::stop_stragglers(&self.source);
         self.feeder = None;
         // The scorer leaves, and forgets this stream's end and times. It was added, so it can be removed.
         let _ = self.pipeline.remove(&self.detect);

@@ -77,6 +77,35 @@ pub(crate) fn feed(bin: &gst::Bin) -> Result<gst_app::AppSrc, SourceError> {
     source.ok_or(SourceError::NotFed)
 }
 
+/// Ends what the source's first elements send, and waits until none of their threads is in what comes behind them.
+///
+/// `decodebin` adds elements from those threads whenever caps change, which noise makes them do at any time. One that is
+/// added while the pipeline goes to `Null` stays as it was, and `decodebin` aborts the process when it is freed with a thread
+/// still in it (GStreamer 1.22): so they come to rest first.
+pub(crate) fn silence(bin: &gst::Bin) {
+    let firsts = bin.iterate_elements().into_iter().flatten();
+    for first in firsts.filter(|element| element.element_flags().contains(gst::ElementFlags::SOURCE)) {
+        // Whoever waits further down wakes up, and nothing more is taken.
+        first.src_pads().iter().for_each(|pad| _ = pad.push_event(gst::event::FlushStart::new()));
+        first.set_locked_state(true);
+        if first.set_state(gst::State::Null).is_err() {
+            tracing::error!(element = %first.name(), "a source does not stop");
+        }
+    }
+}
+
+/// Stops what the stopped source left behind running, if anything.
+pub(crate) fn stop_stragglers(bin: &gst::Bin) {
+    for element in bin.iterate_recurse().into_iter().flatten() {
+        if element.current_state() != gst::State::Null {
+            tracing::warn!(element = %element.name(), "an element did not stop with its pipeline");
+            element.set_locked_state(true);
+            // It is told of above, and there is nothing else to do with it.
+            let _ = element.set_state(gst::State::Null);
+        }
+    }
+}
+
 /// What the camera said of the time: how far its clock is ahead of its frames' time stamps.
 #[derive(Debug, Default)]
 pub(crate) struct CameraTime(Mutex<Option<i128>>);

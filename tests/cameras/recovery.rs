@@ -152,6 +152,34 @@ fn what_is_lost_or_garbled_on_the_way_gets_no_verdict_and_the_end_of_it_shows_wi
 }
 
 #[test]
+fn noise_in_place_of_pictures_ends_cameras_again_and_again_and_never_the_daemon() -> Result<()> {
+    const LINES: [&str; 4] = ["a", "b", "c", "d"];
+    let camera = RtspCamera::studio(&Studio::default())?;
+    let mut site = Site::new()?;
+    let heard = LINES.map(|name| site.hear(name));
+    site.start(&LINES.map(|name| line(name, &rtsp(&camera))))?;
+    for name in LINES {
+        site.wait_verdicts(name, 10.0)?;
+    }
+    camera.set_wire(Wire::Garbage);
+    // Each time a decoder is being found for the noise when the pipeline is taken apart.
+    for name in LINES {
+        let restarts = format!("linewarden_camera_restart_total{{camera=\"top\",line=\"{name}\"}}");
+        site.daemon.wait_metric(&restarts, |restarts| restarts >= 8.0)?;
+    }
+    for watch in &heard {
+        watch.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?.arrived();
+    }
+    camera.set_wire(Wire::Clean);
+    let returned = Instant::now();
+    for watch in heard {
+        say(&format!("back {:?} after noise", recovered(&watch?, returned)?))?;
+    }
+    site.end()?;
+    Ok(())
+}
+
+#[test]
 fn a_camera_that_takes_calls_and_never_answers_holds_up_nothing() -> Result<()> {
     let good = RtspCamera::studio(&Studio::default())?;
     // Connections wait in its queue for ever.

@@ -250,7 +250,12 @@ impl DaemonSandbox {
 impl Drop for DaemonSandbox {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
+            // A test that waits in vain says so, not why.
+            if let Ok(Some(status)) = child.try_wait() {
+                let log = self.log().unwrap_or_default();
+                // Nobody to tell when this cannot be written either.
+                let _ = writeln!(std::io::stderr(), "the daemon had ended by itself ({status}):\n{log}");
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
