@@ -33,6 +33,8 @@ pub(crate) struct Caller {
     pub(crate) user: String,
     /// The access key that signed.
     pub(crate) access_key_id: String,
+    /// From where.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// A request as it was signed.
@@ -48,6 +50,8 @@ pub(crate) struct Signed<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// The whole body.
     pub(crate) body: &'a [u8],
+    /// From where it came.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// One call of an operation, checked against the contract.
@@ -178,7 +182,7 @@ impl Door {
             operation,
             caller: known.caller.as_ref(),
             input: known.input.as_ref(),
-            source: head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip()),
+            source: source_of(&head),
             user_agent: head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()),
             outcome: outcome.as_ref(),
             took: began.elapsed(),
@@ -205,6 +209,7 @@ impl Door {
             raw_query: head.uri.query(),
             headers: &head.headers,
             body: &body,
+            source: source_of(head),
         };
         let caller = self.gate.identify(signed).await?;
         known.caller = Some(caller.clone());
@@ -219,4 +224,8 @@ impl Door {
         let task = tokio::spawn(async move { operations.call(&call).await });
         task.await.unwrap_or_else(|error| Err(Fault::internal(error)))
     }
+}
+
+fn source_of(head: &Parts) -> Option<IpAddr> {
+    head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }

@@ -57,7 +57,11 @@ impl Gate for Door {
         if user == "nobody" {
             return Err(Fault::UnrecognizedClient);
         }
-        Ok(Caller { user, access_key_id: format!("{} {} {:?}", request.method, request.raw_path, request.raw_query) })
+        Ok(Caller {
+            user,
+            access_key_id: format!("{} {} {:?}", request.method, request.raw_path, request.raw_query),
+            source: request.source,
+        })
     }
 
     async fn admit(&self, caller: &Caller, operation: &'static Operation, _: &Input) -> Result<(), Fault> {

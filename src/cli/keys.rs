@@ -4,14 +4,18 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use linewarden_access::Keys;
+use linewarden_access::{ADMINISTRATOR, Keys, managed_names};
 
 use super::CallError;
 
 const EXAMPLES: &str = "\
 Examples:
   linewarden keys create --user line-1
-      prints an access key and its secret, once, as `aws configure` asks for them
+      prints an access key and its secret, once, as `aws configure` asks for them; the user may do everything
+  linewarden keys create --user camera-3 --policy AmazonLookoutVisionReadOnlyAccess --policy policies/detect.json
+      who may read, and do what a policy file allows; files are named from the folder of the keys' file on
+  linewarden keys attach --user line-1 AmazonS3ReadOnlyAccess
+  linewarden keys users
   linewarden keys list
   linewarden keys disable AKIA...
   linewarden keys delete AKIA... --keys /etc/linewarden/keys.toml";
@@ -34,7 +38,30 @@ enum Call {
         /// Whose it is
         #[arg(long)]
         user: String,
+        /// What a new user may do: a managed policy's name, or a file; may be given again. Without one: everything
+        #[arg(long = "policy", value_name = "POLICY")]
+        policies: Vec<String>,
     },
+    /// Allow a user what a policy allows
+    Attach {
+        /// Whom
+        #[arg(long)]
+        user: String,
+        /// A managed policy's name, or a file
+        policy: String,
+    },
+    /// Take a policy from a user
+    Detach {
+        /// From whom
+        #[arg(long)]
+        user: String,
+        /// As `users` shows it
+        policy: String,
+    },
+    /// Say which policies users have
+    Users,
+    /// Say which policies there are without a file
+    Policies,
     /// Say which keys there are
     List,
     /// Let a key's signatures count no more
@@ -57,13 +84,29 @@ enum Call {
 pub(super) fn run(args: &KeysArgs) -> anyhow::Result<()> {
     let keys = Keys::open(&args.keys)?;
     let text = match &args.call {
-        Call::Create { user } => {
-            if user.is_empty() || user.chars().any(char::is_control) {
-                return Err(CallError("`--user` must be a name".to_owned()).into());
-            }
+        Call::Create { user, policies } => {
+            must_be_a_name(user)?;
+            let is_known = keys.users()?.iter().any(|known| known.name == *user);
+            let everything = [ADMINISTRATOR.to_owned()];
+            let policies = if policies.is_empty() && !is_known { &everything[..] } else { policies };
+            policies.iter().try_for_each(|policy| keys.attach(user, policy))?;
             let made = keys.create(user)?;
             format!("aws_access_key_id = {}\naws_secret_access_key = {}\n", made.id, made.secret)
         }
+        Call::Attach { user, policy } => {
+            must_be_a_name(user)?;
+            keys.attach(user, policy)?;
+            format!("{user} has the policy {policy}\n")
+        }
+        Call::Detach { user, policy } => {
+            keys.detach(user, policy)?;
+            format!("{user} does not have the policy {policy} any more\n")
+        }
+        Call::Users => {
+            let line = |user: &linewarden_access::User| format!("{}  {}\n", user.name, user.policies.join(", "));
+            keys.users()?.iter().map(line).collect()
+        }
+        Call::Policies => managed_names().iter().map(|name| format!("{name}\n")).collect(),
         Call::List => {
             let line = |key: &linewarden_access::AccessKey| {
                 let state = if key.enabled { "enabled" } else { "disabled" };
@@ -85,4 +128,14 @@ pub(super) fn run(args: &KeysArgs) -> anyhow::Result<()> {
         }
     };
     io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// A name that IAM takes: it becomes a part of ARNs and of what policies compare.
+fn must_be_a_name(user: &str) -> anyhow::Result<()> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
+    if user.is_empty() || user.len() > 64 || !user.bytes().all(is_allowed) {
+        let told = "`--user` must be a name of 1 to 64 letters, digits and any of + = , . @ _ -";
+        return Err(CallError(told.to_owned()).into());
+    }
+    Ok(())
 }

@@ -12,9 +12,9 @@ use std::path::Path;
 
 pub use checked::{
     AgentConfig, ApiConfig, CameraConfig, Capture, ClockChoice, ClockConfig, Config, DecisionConfig, DigitalTrigger,
-    Doors, DriftConfig, DriftReference, EvidenceConfig, EvidenceRules, Folder, GateConfig, HealthConfig, LineConfig,
-    Measure, PartsConfig, PictureConfig, QueueConfig, QueueDrop, RejectChartConfig, ShadowConfig, SocketAccess,
-    SourceProperty, TriggerConfig, UnknownPolicy, ViewConfig, WatchConfig,
+    Doors, DriftConfig, DriftReference, EncryptionConfig, EvidenceConfig, EvidenceRules, Folder, GateConfig,
+    HealthConfig, LineConfig, Measure, PartsConfig, PictureConfig, QueueConfig, QueueDrop, RejectChartConfig,
+    RemoteConfig, ShadowConfig, SocketAccess, SourceProperty, TriggerConfig, UnknownPolicy, ViewConfig, WatchConfig,
 };
 #[cfg(feature = "modbus")]
 pub use checked::{ModbusPoint, ModbusTrigger};

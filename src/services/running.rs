@@ -6,18 +6,21 @@ use std::time::Duration;
 use anyhow::Context as _;
 use linewarden_access::Keys;
 use linewarden_objects::s3::{self, S3Options};
-use linewarden_objects::{Objects, Place, Vault};
-use linewarden_store::{Database, Metadata};
+use linewarden_objects::{Objects, Place, RemoteS3, Vault};
+use linewarden_store::Metadata;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Naming, Services};
-use crate::config::ApiConfig;
-use crate::gate::Gate;
+use crate::config::{ApiConfig, RemoteConfig};
+use crate::gate::{Gate, Rules};
 use crate::hosting::Hosting;
 use crate::jobs::{Bell, Jobs};
 use crate::metrics::Metrics;
+
+/// Encryption keys: `name=64 hexadecimal digits`, several with commas between.
+const OBJECT_KEYS: &str = "LINEWARDEN_OBJECT_KEYS";
 
 /// Services that work until they are stopped.
 pub(crate) struct Running {
@@ -36,23 +39,37 @@ impl Running {
     pub(crate) async fn start(config: &ApiConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
         let data = &config.data;
         let failed = || format!("cannot keep data in `{}`", data.display());
-        let gate = Arc::new(Gate::new(Keys::open(&config.keys)?, &config.region, config.is_signed));
+        let keys = Keys::open(&config.keys)?;
         let listener = TcpListener::bind(config.s3_listen).await.with_context(|| {
             format!("cannot listen on {} for S3: free the port, or set `s3_listen` under `[api]`", config.s3_listen)
         })?;
-        let (packages, objects) = (data.join("models"), data.join("objects"));
-        for folder in [data, &packages, &objects] {
+        let packages = data.join("models");
+        for folder in [data, &packages] {
             tokio::fs::create_dir_all(folder).await.with_context(failed)?;
         }
-        let store = Metadata::open(&Database::Sqlite(data.join("linewarden.db"))).await.with_context(failed)?;
-        let vault = Vault::plain();
+        let store = Metadata::open(&config.database).await.context("cannot use `database` under `[api]`")?;
+        let digits = std::env::var(OBJECT_KEYS).ok();
+        let encryption = &config.encryption;
+        let vault = Vault::load(encryption.keys.as_deref(), digits.as_deref(), encryption.default.as_deref())
+            .context("cannot read the keys of `[api.encryption]`")?;
+        let place = place(config).await.with_context(failed)?;
+        let naming = Naming { region: config.region.clone(), account: config.account.clone() };
+        let rules = Rules {
+            naming: naming.clone(),
+            is_signed: config.is_signed,
+            is_tls: false,
+            calls_per_second: config.calls_per_second,
+            audit: data.join("audit"),
+            audit_days: config.audit_days,
+        };
+        let gate = Arc::new(Gate::new(keys, store.clone(), rules));
         let services = Arc::new(Services {
             store,
-            objects: Objects::open(Place::Folder(objects), vault.clone()).await.with_context(failed)?,
+            objects: Objects::open(place, vault.clone()).await.with_context(failed)?,
             vault,
             hosting: Arc::new(Hosting::new(config.options.clone(), metrics)),
             bell: Arc::new(Bell::default()),
-            naming: Naming { region: config.region.clone(), account: config.account.clone() },
+            naming,
             packages,
         });
         let jobs = Jobs::start(&services, data.join("work")).await.with_context(failed)?;
@@ -85,4 +102,46 @@ impl Running {
         }
         services.store.close().await;
     }
+}
+
+/// Where objects lie: in a folder of the data, or in a remote store with a folder for what is on its way.
+async fn place(config: &ApiConfig) -> anyhow::Result<Place> {
+    let Some(remote) = &config.remote else {
+        let folder = config.data.join("objects");
+        tokio::fs::create_dir_all(&folder).await?;
+        return Ok(Place::Folder(folder));
+    };
+    let (access_key_id, secret_access_key) = credentials(remote)?;
+    let scratch = config.data.join("scratch");
+    tokio::fs::create_dir_all(&scratch).await?;
+    Ok(Place::S3(RemoteS3 {
+        endpoint: remote.endpoint.clone(),
+        region: remote.region.clone(),
+        access_key_id,
+        secret_access_key,
+        // Whoever writes an address without TLS means it.
+        allow_http: remote.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")),
+        buckets: remote.buckets.clone(),
+        scratch,
+    }))
+}
+
+/// Access key and secret for the remote store, from a file of `name = value` lines or from the environment.
+fn credentials(remote: &RemoteConfig) -> anyhow::Result<(String, String)> {
+    let Some(path) = &remote.credentials_file else {
+        let of = |name: &str| {
+            std::env::var(name)
+                .with_context(|| format!("set {name}, or name a `credentials_file` under `[api.objects]`"))
+        };
+        return Ok((of("AWS_ACCESS_KEY_ID")?, of("AWS_SECRET_ACCESS_KEY")?));
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let of = |name: &str| {
+        let mut pairs = text.lines().filter_map(|line| line.split_once('='));
+        let value = pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned());
+        value
+            .filter(|value| !value.is_empty())
+            .with_context(|| format!("`{}` has no line `{name} = ...`", path.display()))
+    };
+    Ok((of("aws_access_key_id")?, of("aws_secret_access_key")?))
 }

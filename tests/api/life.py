@@ -1,7 +1,7 @@
 """The whole life of a project, as a program for the old service would live it.
 
 Arguments: address of the API, of S3, region, folder with `train.manifest` and `test/` pictures (and `test.manifest` where
-there is one), project. Takes orders a line; answers each with what it saw.
+there is one), project, access key, its secret, and what calls: `boto3`, or `aws` for the command line. Takes orders a line; answers each with what it saw.
 """
 
 import json
@@ -14,11 +14,22 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-api, s3_address, region, folder, project, key, secret = sys.argv[1:8]
+from aws_cli import AwsCli
+
+api, s3_address, region, folder, project, key, secret, caller = sys.argv[1:9]
 folder = Path(folder)
 keys = dict(region_name=region, aws_access_key_id=key, aws_secret_access_key=secret)
 quick = Config(retries={"mode": "standard", "total_max_attempts": 2})
-lookout = boto3.client("lookoutvision", endpoint_url=api, config=quick, **keys)
+
+
+def client(region=region, key=key, secret=secret):
+    if caller == "aws":
+        return AwsCli(api, region, key, secret)
+    keys = dict(region_name=region, aws_access_key_id=key, aws_secret_access_key=secret)
+    return boto3.client("lookoutvision", endpoint_url=api, config=quick, **keys)
+
+
+lookout = client()
 s3 = boto3.client("s3", endpoint_url=s3_address, **keys)
 BUCKET = f"{project}-pictures"
 
@@ -231,9 +242,9 @@ def tags(order):
 
 def errors(order):
     used = dict(ProjectName=project)
-    stranger = boto3.client("lookoutvision", endpoint_url=api, config=quick, region_name=region, aws_access_key_id="AKIANOBODYNOBODYNOBO", aws_secret_access_key=secret)
-    forger = boto3.client("lookoutvision", endpoint_url=api, config=quick, region_name=region, aws_access_key_id=key, aws_secret_access_key=secret[::-1])
-    elsewhere = boto3.client("lookoutvision", endpoint_url=api, config=quick, region_name="eu-north-1", aws_access_key_id=key, aws_secret_access_key=secret)
+    stranger = client(key="AKIANOBODYNOBODYNOBO")
+    forger = client(secret=secret[::-1])
+    elsewhere = client(region="eu-north-1")
     return {
         "twice": refused(lookout.create_project, **used),
         "name": refused(lookout.create_project, ProjectName="no spaces"),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
 
+mod access;
 mod life;
 mod survival;
 
@@ -26,15 +27,19 @@ struct Site {
 
 impl Site {
     fn new() -> Result<Self> {
+        Self::with(CONFIG)
+    }
+
+    fn with(config: &str) -> Result<Self> {
+        Self::prepared(config, |_| Ok(()))
+    }
+
+    /// The same with something done in the daemon's folder before it starts.
+    fn prepared(config: &str, prepare: impl FnOnce(&DaemonSandbox) -> Result<()>) -> Result<Self> {
         let mut daemon = DaemonSandbox::new(env!("CARGO_BIN_EXE_linewarden"))?;
-        let made = daemon.call(&["keys", "create", "--user", "tester"])?;
-        let made = String::from_utf8(made.stdout)?;
-        let word = |name: &str| {
-            let line = made.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
-            line.map(str::to_owned).with_context(|| format!("no {name} in: {made}"))
-        };
-        let (key, secret) = (word("aws_access_key_id")?, word("aws_secret_access_key")?);
-        daemon.serve(CONFIG)?;
+        let (key, secret) = made_key(&daemon, &["keys", "create", "--user", "tester"])?;
+        prepare(&daemon)?;
+        daemon.serve(config)?;
         Ok(Self { daemon, key, secret })
     }
 
@@ -45,11 +50,24 @@ impl Site {
 
     /// A client of the project `project`, with pictures in `folder`.
     fn client(&self, folder: &Path, project: &str) -> Result<Client> {
+        self.client_of(Kind::Boto3, folder, project)
+    }
+
+    fn client_of(&self, kind: Kind, folder: &Path, project: &str) -> Result<Client> {
         let (api, s3) = (self.address("listening")?, self.address("S3 endpoint listens")?);
         let folder = folder.to_str().context("a path in UTF-8")?;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/life.py");
-        let arguments = [&api, &s3, "eu-west-1", folder, project, &self.key, &self.secret];
-        Ok(Client(Peer::start(&program, &arguments)?))
+        let caller = if kind == Kind::AwsCommand { "aws" } else { "boto3" };
+        let arguments = [&api, &s3, "eu-west-1", folder, project, &self.key, &self.secret, caller];
+        let models = self.daemon.path("aws-models");
+        if kind != Kind::NewestBoto3 {
+            return Ok(Client(Peer::start(&program, &arguments)?));
+        }
+        let folder = models.to_str().context("a path in UTF-8")?;
+        let laid = self.daemon.call(&["aws-model", "install", "--folder", folder])?;
+        ensure!(laid.status.success(), "{}", String::from_utf8_lossy(&laid.stderr));
+        let environment = [("AWS_DATA_PATH", models.as_os_str())];
+        Ok(Client(Peer::start_with("peers-newest", &environment, &program, &arguments)?))
     }
 
     fn end(mut self) -> Result<()> {
@@ -57,6 +75,29 @@ impl Site {
         ensure!(self.daemon.wait_end()?.success(), "{}", self.daemon.log()?);
         Ok(())
     }
+}
+
+/// What a call of `linewarden keys create` made.
+fn made_key(daemon: &DaemonSandbox, arguments: &[&str]) -> Result<(String, String)> {
+    let made = daemon.call(arguments)?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let made = String::from_utf8(made.stdout)?;
+    let word = |name: &str| {
+        let line = made.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        line.map(str::to_owned).with_context(|| format!("no {name} in: {made}"))
+    };
+    Ok((word("aws_access_key_id")?, word("aws_secret_access_key")?))
+}
+
+/// What calls the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The last boto3 that had the service.
+    Boto3,
+    /// The newest one, with our model of the service laid for it.
+    NewestBoto3,
+    /// `aws lookoutvision` of the last release that had it.
+    AwsCommand,
 }
 
 struct Client(Peer);

@@ -1,13 +1,15 @@
 //! Access keys, in a file that only its owner may read.
 //!
 //! A signature can only be verified by who knows the secret, so secrets are kept, encrypted (AES-256-GCM) with a master key
-//! that lies in another file or in the environment: the file of the keys alone gives nobody away.
+//! that lies in another file or in the environment: the file of the keys alone gives nobody away. The same file says which
+//! policies users have.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
@@ -16,6 +18,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::managed::{managed, managed_names};
+use crate::policy::Policy;
 
 /// The environment variable with the master key.
 const MASTER_KEY: &str = "LINEWARDEN_MASTER_KEY";
@@ -44,6 +49,24 @@ pub enum KeyError {
     /// There is no such key.
     #[error("there is no access key `{0}`")]
     Unknown(String),
+    /// A user has no such policy.
+    #[error("the user `{user}` does not have the policy `{policy}`")]
+    NotAttached {
+        /// Whose.
+        user: String,
+        /// Which.
+        policy: String,
+    },
+}
+
+/// What a user may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The name that access keys say.
+    pub name: String,
+    /// Names of managed policies, or paths of policy files from the folder of the keys' file on.
+    pub policies: Vec<String>,
 }
 
 /// An access key as it is listed.
@@ -76,13 +99,14 @@ pub struct Keys {
     path: PathBuf,
     cipher: Aes256Gcm,
     read: Mutex<Read>,
+    policies: Mutex<BTreeMap<PathBuf, (SystemTime, Arc<Policy>)>>,
 }
 
 /// What the file said, and when that was written.
 #[derive(Default)]
 struct Read {
     changed: Option<SystemTime>,
-    keys: Vec<AccessKey>,
+    written: Written,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -90,6 +114,8 @@ struct Read {
 struct Written {
     #[serde(default)]
     key: Vec<AccessKey>,
+    #[serde(default)]
+    user: Vec<User>,
 }
 
 impl Keys {
@@ -107,7 +133,7 @@ impl Keys {
             Err(_) => master_of(path)?,
         };
         let cipher = Aes256Gcm::new(&master.into());
-        let keys = Self { path: path.to_owned(), cipher, read: Mutex::default() };
+        let keys = Self { path: path.to_owned(), cipher, read: Mutex::default(), policies: Mutex::default() };
         keys.list()?;
         Ok(keys)
     }
@@ -117,7 +143,7 @@ impl Keys {
     /// # Errors
     /// When the file cannot be read.
     pub fn list(&self) -> Result<Vec<AccessKey>, KeyError> {
-        Ok(self.refreshed()?.keys.clone())
+        Ok(self.refreshed()?.written.key.clone())
     }
 
     /// User and secret of a key whose signatures count.
@@ -126,7 +152,7 @@ impl Keys {
     /// When the file cannot be read, or its secrets are of another master key.
     pub fn find(&self, id: &str) -> Result<Option<(String, String)>, KeyError> {
         let read = self.refreshed()?;
-        let Some(key) = read.keys.iter().find(|key| key.id == id && key.enabled) else { return Ok(None) };
+        let Some(key) = read.written.key.iter().find(|key| key.id == id && key.enabled) else { return Ok(None) };
         let wrong = || KeyError::Wrong {
             path: self.path.clone(),
             told: format!("the secret of the access key `{id}` is not encrypted with this master key"),
@@ -137,6 +163,96 @@ impl Keys {
         let payload = Payload { msg: sealed, aad: key.id.as_bytes() };
         let secret = self.cipher.decrypt(&Nonce::from(nonce), payload).map_err(|_| wrong())?;
         Ok(Some((key.user.clone(), String::from_utf8(secret).map_err(|_| wrong())?)))
+    }
+
+    /// All users that have policies.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn users(&self) -> Result<Vec<User>, KeyError> {
+        Ok(self.refreshed()?.written.user.clone())
+    }
+
+    /// The policies of a user; none for a stranger, who may do nothing.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is no policy.
+    pub fn policies(&self, user: &str) -> Result<Vec<Arc<Policy>>, KeyError> {
+        let names = {
+            let read = self.refreshed()?;
+            read.written.user.iter().find(|known| known.name == user).map(|known| known.policies.clone())
+        };
+        names.unwrap_or_default().iter().map(|name| self.policy(name)).collect()
+    }
+
+    /// Gives a user a policy: a managed one by its name, or a file, which must be one.
+    ///
+    /// # Errors
+    /// When it is no policy, or the file of the keys cannot be written.
+    pub fn attach(&self, user: &str, policy: &str) -> Result<(), KeyError> {
+        self.policy(policy)?;
+        self.change(|written| {
+            let place = written.user.iter().position(|known| known.name == user).unwrap_or_else(|| {
+                written.user.push(User { name: user.to_owned(), policies: Vec::new() });
+                written.user.len() - 1
+            });
+            if let Some(known) = written.user.get_mut(place)
+                && !known.policies.iter().any(|known| known == policy)
+            {
+                known.policies.push(policy.to_owned());
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes a policy from a user.
+    ///
+    /// # Errors
+    /// When the user does not have it, or the file cannot be written.
+    pub fn detach(&self, user: &str, policy: &str) -> Result<(), KeyError> {
+        let missing = || KeyError::NotAttached { user: user.to_owned(), policy: policy.to_owned() };
+        self.change(|written| {
+            let known = written.user.iter_mut().find(|known| known.name == user).ok_or_else(missing)?;
+            let place = known.policies.iter().position(|known| known == policy).ok_or_else(missing)?;
+            known.policies.remove(place);
+            Ok(())
+        })
+    }
+
+    /// A managed policy, or that of a file, which is read again when it has changed.
+    fn policy(&self, name: &str) -> Result<Arc<Policy>, KeyError> {
+        if let Some(policy) = managed(name) {
+            return Ok(policy);
+        }
+        let path = self.folder().join(name);
+        let failed = |source| KeyError::Io { path: path.clone(), source };
+        let changed = match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            Ok(changed) => changed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !name.contains(['/', '.']) => {
+                let told = format!(
+                    "there is no policy of that name: {} are there, or name a file",
+                    managed_names().join(", ")
+                );
+                return Err(KeyError::Wrong { path: name.into(), told });
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut known = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, policy)) = known.get(&path)
+            && *at == changed
+        {
+            return Ok(Arc::clone(policy));
+        }
+        let text = fs::read_to_string(&path).map_err(failed)?;
+        let policy = Policy::parse(&text);
+        let policy = policy.map_err(|error| KeyError::Wrong { path: path.clone(), told: error.to_string() })?;
+        let policy = Arc::new(policy);
+        known.insert(path, (changed, Arc::clone(&policy)));
+        Ok(policy)
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     /// Makes a key.
@@ -174,8 +290,8 @@ impl Keys {
             enabled: true,
             secret: STANDARD.encode([nonce.as_slice(), &sealed].concat()),
         };
-        self.change(|keys| {
-            keys.push(key);
+        self.change(|written| {
+            written.key.push(key);
             Ok(())
         })?;
         Ok(NewKey { id, secret })
@@ -186,8 +302,9 @@ impl Keys {
     /// # Errors
     /// When there is no such key, or the file cannot be written.
     pub fn enable(&self, id: &str, enabled: bool) -> Result<(), KeyError> {
-        self.change(|keys| {
-            let key = keys.iter_mut().find(|key| key.id == id).ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+        self.change(|written| {
+            let key =
+                written.key.iter_mut().find(|key| key.id == id).ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
             key.enabled = enabled;
             Ok(())
         })
@@ -198,7 +315,8 @@ impl Keys {
     /// # Errors
     /// When there is no such key, or the file cannot be written.
     pub fn delete(&self, id: &str) -> Result<(), KeyError> {
-        self.change(|keys| {
+        self.change(|written| {
+            let keys = &mut written.key;
             let place = keys.iter().position(|key| key.id == id).ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
             keys.remove(place);
             Ok(())
@@ -206,14 +324,14 @@ impl Keys {
     }
 
     /// Reads, changes and replaces the file as a whole, while no other process does.
-    fn change(&self, change: impl FnOnce(&mut Vec<AccessKey>) -> Result<(), KeyError>) -> Result<(), KeyError> {
+    fn change(&self, change: impl FnOnce(&mut Written) -> Result<(), KeyError>) -> Result<(), KeyError> {
         let failed = |source| KeyError::Io { path: self.path.clone(), source };
-        let folder = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = self.folder();
         fs::create_dir_all(folder).map_err(failed)?;
         let guard = File::open(folder).map_err(failed)?;
         rustix::fs::flock(&guard, rustix::fs::FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        let mut written = Written { key: read(&self.path)? };
-        change(&mut written.key)?;
+        let mut written = read(&self.path)?;
+        change(&mut written)?;
         let text = toml::to_string(&written).map_err(|error| failed(io::Error::other(error)))?;
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         file.write_all(format!("{HEAD}\n{text}").as_bytes()).map_err(failed)?;
@@ -229,7 +347,7 @@ impl Keys {
         let changed = fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
         let mut known = self.lock();
         if known.changed.is_none() || known.changed != changed {
-            *known = Read { changed, keys: read(&self.path)? };
+            *known = Read { changed, written: read(&self.path)? };
         }
         Ok(known)
     }
@@ -241,16 +359,15 @@ impl Keys {
 }
 
 /// None when there is no file.
-fn read(path: &Path) -> Result<Vec<AccessKey>, KeyError> {
+fn read(path: &Path) -> Result<Written, KeyError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Written::default()),
         Err(source) => return Err(KeyError::Io { path: path.to_owned(), source }),
     };
     must_be_ours_alone(path)?;
-    let written: Written = toml::from_str(&text)
-        .map_err(|error| KeyError::Wrong { path: path.to_owned(), told: error.to_string().trim_end().to_owned() })?;
-    Ok(written.key)
+    toml::from_str(&text)
+        .map_err(|error| KeyError::Wrong { path: path.to_owned(), told: error.to_string().trim_end().to_owned() })
 }
 
 fn must_be_ours_alone(path: &Path) -> Result<(), KeyError> {
@@ -332,6 +449,36 @@ mod tests {
         keys.enable(&anna.id, true).unwrap();
         let told = Keys::open(&path).unwrap().find(&anna.id).unwrap_err().to_string();
         assert!(told.contains("is not encrypted with this master key"), "{told}");
+    }
+
+    #[test]
+    fn users_have_the_policies_that_were_given_to_them_and_files_are_read_again_when_they_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::open(&folder.path().join("keys.toml")).unwrap();
+        assert!(keys.policies("anna").unwrap().is_empty());
+        let file = folder.path().join("line.json");
+        let written = |action: &str| format!(r#"{{"Effect": "Allow", "Action": "{action}", "Resource": "*"}}"#);
+        fs::write(&file, written("s3:*")).unwrap();
+        for policy in ["AmazonS3ReadOnlyAccess", "line.json", "line.json"] {
+            keys.attach("anna", policy).unwrap();
+        }
+        let before = keys.policies("anna").unwrap();
+        assert_eq!((before.len(), keys.users().unwrap()[0].policies.len()), (2, 2));
+        fs::write(&file, written("lookoutvision:*")).unwrap();
+        let later = SystemTime::now() + std::time::Duration::from_secs(2);
+        File::open(&file).unwrap().set_modified(later).unwrap();
+        let after = keys.policies("anna").unwrap();
+        assert!(after[0] == before[0] && after[1] != before[1]);
+        keys.detach("anna", "AmazonS3ReadOnlyAccess").unwrap();
+        assert_eq!(keys.policies("anna").unwrap().len(), 1);
+        fs::write(&file, "{}").unwrap();
+        File::open(&file).unwrap().set_modified(later + std::time::Duration::from_secs(2)).unwrap();
+        let told = keys.policies("anna").unwrap_err().to_string();
+        assert!(told.contains("line.json`: Statement: must be"), "{told}");
+        let told = keys.attach("anna", "AmazonS3").unwrap_err().to_string();
+        assert!(told.contains("AmazonS3FullAccess"), "{told}");
+        assert!(keys.attach("anna", "absent.json").unwrap_err().to_string().contains("absent.json"));
+        assert!(keys.detach("ben", "line.json").unwrap_err().to_string().contains("`ben` does not have"));
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! Who calls: access keys in a file, and the signatures that they make.
+//! Who calls and what they may do: access keys in a file, the signatures that they make, and policies.
 //!
-//! A request as it was sent comes in, who signed it goes out. It reads and writes the file of the keys, and knows neither
-//! sockets nor what callers want.
+//! A request as it was sent comes in, who signed it goes out; an action on a resource comes in, whether it is allowed goes
+//! out. It reads and writes the file of the keys, and knows neither sockets nor what callers want.
 
 mod keys;
+mod managed;
+mod policy;
 mod signature;
 
-pub use keys::{AccessKey, KeyError, Keys, NewKey};
+pub use keys::{AccessKey, KeyError, Keys, NewKey, User};
+pub use managed::{ADMINISTRATOR, managed_names};
+pub use policy::{Context, Denied, Policy, PolicyError, Request, weigh};
 pub use signature::{AuthFault, Scope, Signed, verify};

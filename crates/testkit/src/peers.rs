@@ -1,5 +1,6 @@
 //! Peers from a package registry, written in Python by others: `make setup` lays them into the data folder.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -23,7 +24,20 @@ impl Peer {
     /// # Errors
     /// When Python or the peers are missing.
     pub fn start(program: &Path, arguments: &[&str]) -> Result<Self> {
-        let peers = folder()?;
+        Self::start_with("peers", &[], program, arguments)
+    }
+
+    /// The same with the packages of another folder that `make setup` lays, and with these environment variables.
+    ///
+    /// # Errors
+    /// When Python or the packages are missing.
+    pub fn start_with(
+        packages: &str,
+        environment: &[(&str, &OsStr)],
+        program: &Path,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let peers = folder()?.join(packages);
         ensure!(
             peers.join("peers.txt").is_file(),
             "there are no test peers in `{}`: run `make setup`",
@@ -35,6 +49,7 @@ impl Peer {
             .args(arguments)
             .env("PYTHONPATH", &peers)
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -116,11 +131,11 @@ impl Drop for Peer {
     }
 }
 
-/// Where `scripts/setup` lays them.
+/// Where `scripts/setup` lays things.
 fn folder() -> Result<PathBuf> {
     let from = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     let data = from("LINEWARDEN_DATA_DIR")
         .or_else(|| Some(from("XDG_DATA_HOME")?.join("linewarden")))
         .or_else(|| Some(from("HOME")?.join(".local/share/linewarden")));
-    Ok(data.context("neither LINEWARDEN_DATA_DIR nor HOME is set")?.join("peers"))
+    data.context("neither LINEWARDEN_DATA_DIR nor HOME is set")
 }

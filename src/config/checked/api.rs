@@ -1,15 +1,20 @@
 //! `[api]`: the REST API of the old service on this machine.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use linewarden_model::{DetectorOptions, DeviceRequest};
+use linewarden_store::Database;
 
 use super::Context;
 use crate::config::raw::Section;
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
+/// Far above what a program needs that polls, far below what holds up the others.
+const CALLS_PER_SECOND: u32 = 50;
+const AUDIT_DAYS: i64 = 90;
 const S3_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8751);
 
 /// The REST API, its store and its hosting.
@@ -29,6 +34,38 @@ pub struct ApiConfig {
     pub is_signed: bool,
     /// How hosted models run: each inference unit.
     pub options: DetectorOptions,
+    /// Where projects, data sets, models and jobs are written down.
+    pub database: Database,
+    /// Another S3 that the objects lie in; without one they lie in a folder of `data`.
+    pub remote: Option<RemoteConfig>,
+    /// The keys that objects are encrypted with.
+    pub encryption: EncryptionConfig,
+    /// Calls a second of one operation by one access key.
+    pub calls_per_second: Option<NonZeroU32>,
+    /// How many days the audit log keeps.
+    pub audit_days: u16,
+}
+
+/// An S3 of somebody else's.
+#[derive(Debug, Clone)]
+pub struct RemoteConfig {
+    /// `None` for the one of the region.
+    pub endpoint: Option<String>,
+    /// As in `eu-west-1`.
+    pub region: String,
+    /// The buckets that may be used; they are made there.
+    pub buckets: Vec<String>,
+    /// Access key and secret, as `linewarden keys create` prints them; without one they are in the environment.
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// Where encryption keys are.
+#[derive(Debug, Clone, Default)]
+pub struct EncryptionConfig {
+    /// A folder of files `NAME.key`.
+    pub keys: Option<PathBuf>,
+    /// The key of objects for which nobody names one.
+    pub default: Option<String>,
 }
 
 /// `None` after noting what is wrong.
@@ -52,6 +89,16 @@ pub(super) fn read_api(section: &Section<'_>, context: &Context, listen: SocketA
     let s3_listen = s3_listen.map_or(S3_LISTEN, |listen| listen.value);
     let keys = section.text("keys").map_or_else(|| context.path("keys.toml"), |keys| context.path(&keys.value));
     let is_signed = section.choice("access", &[("signed", true), ("open", false)]).unwrap_or(true);
+    let database = read_database(section);
+    let remote = section.section("objects").map(|objects| read_remote(&objects, context));
+    let encryption = section.section("encryption").map(|encryption| {
+        let keys = encryption.text("keys").map(|keys| context.path(&keys.value));
+        let default = encryption.text("default").map(|name| name.value);
+        encryption.finish();
+        EncryptionConfig { keys, default }
+    });
+    let calls = section.integer("calls_per_second", 0, 100_000).and_then(|calls| u32::try_from(calls).ok());
+    let audit_days = section.integer("audit_days", 1, 10_000).unwrap_or(AUDIT_DAYS);
     section.finish();
     // Whoever may reach it may do everything: said by the user, and on this machine only.
     if !is_signed && !listen.ip().is_loopback() {
@@ -65,5 +112,64 @@ pub(super) fn read_api(section: &Section<'_>, context: &Context, listen: SocketA
         ..DetectorOptions::default()
     };
     let account = account.map_or_else(|| ACCOUNT.to_owned(), |account| account.value);
-    Some(ApiConfig { data: data?, region, account, s3_listen, keys, is_signed, options })
+    let data = data?;
+    Some(ApiConfig {
+        region,
+        account,
+        s3_listen,
+        keys,
+        is_signed,
+        options,
+        database: database?.unwrap_or_else(|| Database::Sqlite(data.join("linewarden.db"))),
+        remote: match remote {
+            Some(remote) => Some(remote?),
+            None => None,
+        },
+        encryption: encryption.unwrap_or_default(),
+        calls_per_second: NonZeroU32::new(calls.unwrap_or(CALLS_PER_SECOND)),
+        audit_days: u16::try_from(audit_days).unwrap_or(u16::MAX),
+        data,
+    })
+}
+
+/// The outer `None` is a mistake, the inner one the embedded database. Never quotes the address: it may hold a password.
+fn read_database(section: &Section<'_>) -> Option<Option<Database>> {
+    let Some(url) = section.text("database") else {
+        return section.value("database").is_none().then_some(None);
+    };
+    let rest = url.value.strip_prefix("postgres://").or_else(|| url.value.strip_prefix("postgresql://"));
+    let Some(rest) = rest else {
+        section.problem(url.at, "`database` must be an address such as postgres://linewarden@db/linewarden");
+        return None;
+    };
+    let user = rest.split('/').next().and_then(|authority| authority.rsplit_once('@')).map_or("", |(user, _)| user);
+    if user.contains(':') {
+        let told = "`database` must not hold the password: put it into the environment's PGPASSWORD";
+        section.problem(url.at, told);
+        return None;
+    }
+    Some(Some(Database::Postgres(url.value)))
+}
+
+fn read_remote(section: &Section<'_>, context: &Context) -> Option<RemoteConfig> {
+    let endpoint = section.text("endpoint");
+    let region = section.text("region").map_or_else(|| REGION.to_owned(), |region| region.value);
+    let buckets = section.read("buckets", "a list of names of buckets, such as [\"pictures\"]", |value| {
+        let names = value.as_array()?.iter().map(|name| name.get_ref().as_str().map(str::to_owned));
+        names.collect::<Option<Vec<String>>>().filter(|names| !names.is_empty())
+    });
+    if section.value("buckets").is_none() {
+        section.missing("buckets", "a list of names of buckets, such as [\"pictures\"]");
+    }
+    let credentials_file = section.text("credentials_file").map(|file| context.path(&file.value));
+    section.finish();
+    if let Some(endpoint) = &endpoint
+        && !endpoint.value.starts_with("https://")
+        && !endpoint.value.starts_with("http://")
+    {
+        section.problem(endpoint.at.clone(), "`endpoint` must be an address such as https://s3.example.com");
+        return None;
+    }
+    let endpoint = endpoint.map(|endpoint| endpoint.value);
+    Some(RemoteConfig { endpoint, region, buckets: buckets?.value, credentials_file })
 }

@@ -1,0 +1,221 @@
+//! The audit log: one record for every call, in the form of the old service's CloudTrail, as lines of JSON in a file a day.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+use linewarden_contract::Fault;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::SERVICE;
+use crate::api::Record;
+use crate::services::Naming;
+
+const STEM: &str = "lookoutvision-";
+const EXTENSION: &str = ".jsonl";
+
+pub(super) struct AuditLog {
+    folder: PathBuf,
+    keep_days: u16,
+    naming: Naming,
+    today: Mutex<Option<(Date, File)>>,
+}
+
+impl AuditLog {
+    pub(super) fn new(folder: PathBuf, keep_days: u16, naming: Naming) -> Self {
+        Self { folder, keep_days, naming, today: Mutex::new(None) }
+    }
+
+    /// The record of a call, without an end of line.
+    pub(super) fn line(&self, record: &Record<'_>, at: Timestamp) -> String {
+        let Naming { region, account } = &self.naming;
+        let identity = match record.caller {
+            Some(caller) if !caller.access_key_id.is_empty() => json!({
+                "type": "IAMUser",
+                "principalId": caller.access_key_id,
+                "arn": format!("arn:aws:iam::{account}:user/{}", caller.user),
+                "accountId": account,
+                "accessKeyId": caller.access_key_id,
+                "userName": caller.user,
+            }),
+            Some(caller) => json!({ "type": "Unknown", "userName": caller.user }),
+            None => json!({ "type": "Unknown" }),
+        };
+        let mut line = json!({
+            "eventVersion": "1.08",
+            "userIdentity": identity,
+            "eventTime": format!("{at:.0}"),
+            "eventSource": format!("{SERVICE}.amazonaws.com"),
+            "eventName": record.operation.name(),
+            "awsRegion": region,
+            "sourceIPAddress": record.source.map(|source| source.to_canonical().to_string()),
+            "userAgent": record.user_agent,
+            "requestParameters": record.input.map(parameters),
+            "responseElements": match record.outcome {
+                Ok(answer) if !record.operation.is_read_only() => elements(answer),
+                _ => Value::Null,
+            },
+            "requestID": record.request_id,
+            "eventID": uuid::Uuid::new_v4().to_string(),
+            "readOnly": record.operation.is_read_only(),
+            "eventType": "AwsApiCall",
+            "managementEvent": true,
+            "eventCategory": "Management",
+            "recipientAccountId": account,
+        });
+        if let (Err(fault), Some(line)) = (record.outcome, line.as_object_mut()) {
+            line.insert("errorCode".to_owned(), Value::from(Fault::error_type(fault)));
+            line.insert("errorMessage".to_owned(), Value::from(fault.to_string()));
+        }
+        line.to_string()
+    }
+
+    /// Appends a record to the file of its day; files that are too old go when a day begins.
+    pub(super) fn append(&self, line: &str, at: Timestamp) -> io::Result<()> {
+        let day = at.to_zoned(TimeZone::UTC).date();
+        let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
+        if today.as_ref().is_none_or(|(known, _)| *known != day) {
+            fs::create_dir_all(&self.folder)?;
+            let path = self.folder.join(format!("{STEM}{day}{EXTENSION}"));
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+            *today = Some((day, file));
+            self.sweep(day)?;
+        }
+        let Some((_, file)) = today.as_mut() else { return Ok(()) };
+        // In one call, so that a crash leaves no half line between others.
+        let written = file.write_all(format!("{line}\n").as_bytes());
+        if written.is_err() {
+            // Opened anew next time: the folder may have been moved or the disk mounted again.
+            *today = None;
+        }
+        written
+    }
+
+    fn sweep(&self, today: Date) -> io::Result<()> {
+        let oldest = today.saturating_sub(i64::from(self.keep_days).days());
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let day =
+                name.to_str().and_then(|name| name.strip_prefix(STEM)?.strip_suffix(EXTENSION)?.parse::<Date>().ok());
+            if day.is_some_and(|day| day < oldest) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was asked for, by names in camel case. Bytes are told by their length and hash: a record is no copy of the data.
+fn parameters(input: &Map<String, Value>) -> Value {
+    let told = |(name, value): (&String, &Value)| {
+        let value = match name.as_str() {
+            "Changes" => {
+                let bytes = linewarden_contract::blob(input, name);
+                json!({ "bytes": bytes.len(), "sha256": format!("{:x}", Sha256::digest(&bytes)) })
+            }
+            _ => camel(value),
+        };
+        (lower_first(name), value)
+    };
+    Value::Object(input.iter().map(told).collect())
+}
+
+/// What changed: an answer of one structure is told without its name, as the old service did.
+fn elements(answer: &Value) -> Value {
+    let Some(members) = answer.as_object() else { return Value::Null };
+    let mut values = members.values();
+    match (values.next(), values.next()) {
+        (None, _) => Value::Null,
+        (Some(only @ Value::Object(_)), None) => camel(only),
+        _ => camel(answer),
+    }
+}
+
+fn camel(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            Value::Object(members.iter().map(|(name, value)| (lower_first(name), camel(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.iter().map(camel).collect()),
+        plain => plain.clone(),
+    }
+}
+
+/// `S3Object` is `s3Object`, `ClientToken` is `clientToken`.
+fn lower_first(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use linewarden_contract::Contract;
+
+    use super::*;
+    use crate::api::Caller;
+
+    fn log(folder: PathBuf) -> AuditLog {
+        AuditLog::new(folder, 90, Naming { region: "us-east-1".to_owned(), account: "123456789012".to_owned() })
+    }
+
+    #[test]
+    fn a_record_has_the_form_of_the_guides_example() {
+        let log = log(PathBuf::new());
+        let input = json!({ "ProjectName": "P1", "DatasetType": "train", "ClientToken": "EXAMPLE-0526",
+            "DatasetSource": { "GroundTruthManifest": { "S3Object": { "Bucket": "b", "Key": "training.manifest" } } } });
+        let answer = json!({ "DatasetMetadata": { "Status": "CREATE_IN_PROGRESS" } });
+        let source = Some("128.0.0.1".parse().unwrap());
+        let caller = Caller { user: "MyUser".to_owned(), access_key_id: "AKIAEXAMPLE".to_owned(), source };
+        let record = Record {
+            request_id: "EXAMPLE-15e1",
+            operation: Contract::get().operation("CreateDataset").unwrap(),
+            caller: Some(&caller),
+            input: input.as_object(),
+            source,
+            user_agent: Some("aws-cli/3"),
+            outcome: Ok(&answer),
+            took: Duration::ZERO,
+        };
+        let at: Timestamp = "2020-11-20T13:15:43.5Z".parse().unwrap();
+        let mut line: Value = serde_json::from_str(&log.line(&record, at)).unwrap();
+        assert!(line["eventID"].as_str().is_some_and(|id| id.len() == 36));
+        line["eventID"] = json!("EVENT");
+        insta::assert_json_snapshot!(line);
+
+        let update = json!({ "ProjectName": "P1", "DatasetType": "train", "Changes": "aGVsbG8=" });
+        let fault = Fault::access_denied("not you");
+        let operation = Contract::get().operation("UpdateDatasetEntries").unwrap();
+        let refused = Record { operation, input: update.as_object(), outcome: Err(&fault), caller: None, ..record };
+        let line: Value = serde_json::from_str(&log.line(&refused, at)).unwrap();
+        assert_eq!(line["requestParameters"]["changes"]["bytes"], 5);
+        assert!(line["requestParameters"]["changes"]["sha256"].as_str().is_some_and(|hash| hash.starts_with("2cf24d")));
+        assert_eq!((&line["errorCode"], &line["errorMessage"]), (&json!("AccessDeniedException"), &json!("not you")));
+        assert_eq!(line["responseElements"], Value::Null);
+    }
+
+    #[test]
+    fn each_day_has_a_file_and_old_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = log(folder.path().join("audit"));
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        log.append("one", at("2026-01-01T23:59:59Z")).unwrap();
+        log.append("two", at("2026-01-02T00:00:00Z")).unwrap();
+        log.append("three", at("2026-01-02T12:00:00Z")).unwrap();
+        let read = |day: &str| fs::read_to_string(folder.path().join(format!("audit/lookoutvision-{day}.jsonl")));
+        assert_eq!(read("2026-01-01").unwrap(), "one\n");
+        assert_eq!(read("2026-01-02").unwrap(), "two\nthree\n");
+        fs::write(folder.path().join("audit/notes.txt"), "mine").unwrap();
+        log.append("four", at("2026-04-02T00:00:00Z")).unwrap();
+        assert!(read("2026-01-01").is_err() && read("2026-01-02").is_ok());
+        assert!(folder.path().join("audit/notes.txt").exists());
+    }
+}

@@ -1,0 +1,35 @@
+"""Calls of the API and of S3 by one user. Arguments: address of the API, of S3, region, access key, secret.
+
+Takes an order a line: `{"api"|"s3": method, "with": arguments}`; answers with what came, or with the refusal.
+"""
+
+import json
+import sys
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+api, s3_address, region, key, secret = sys.argv[1:6]
+once = Config(retries={"mode": "standard", "total_max_attempts": 1})
+keys = dict(region_name=region, aws_access_key_id=key, aws_secret_access_key=secret, config=once)
+clients = {"api": boto3.client("lookoutvision", endpoint_url=api, **keys), "s3": boto3.client("s3", endpoint_url=s3_address, **keys)}
+
+for line in sys.stdin:
+    order = json.loads(line)
+    kind = "api" if "api" in order else "s3"
+    try:
+        answer = getattr(clients[kind], order[kind])(**order.get("with", {}))
+        answer.pop("ResponseMetadata")
+        seen = {"answer": answer}
+    except ClientError as error:
+        told = error.response
+        headers = told["ResponseMetadata"]["HTTPHeaders"]
+        seen = {
+            "code": told["Error"]["Code"],
+            "message": told["Error"]["Message"],
+            "status": told["ResponseMetadata"]["HTTPStatusCode"],
+            "retry-after": headers.get("retry-after"),
+            "more": {name: told[name] for name in ("QuotaCode", "ServiceCode", "ResourceType") if name in told},
+        }
+    print(json.dumps(seen, default=str), flush=True)

@@ -1,0 +1,179 @@
+//! Who may do what, how often, what else is refused, and what the audit log says of it.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use linewarden_testkit::peers::Peer;
+use serde_json::{Value, json};
+
+use crate::{CONFIG, PATIENCE, Site};
+
+/// One user's calls.
+struct User(Peer);
+
+impl User {
+    fn api(&mut self, method: &str, arguments: &Value) -> Result<Value> {
+        self.0.ask(&json!({ "api": method, "with": arguments }), PATIENCE)
+    }
+
+    fn s3(&mut self, method: &str, arguments: &Value) -> Result<Value> {
+        self.0.ask(&json!({ "s3": method, "with": arguments }), PATIENCE)
+    }
+}
+
+impl Site {
+    /// A new user with these policies, from the next call on.
+    fn user(&self, name: &str, policies: &[&str]) -> Result<User> {
+        let mut arguments = vec!["keys", "create", "--user", name];
+        policies.iter().for_each(|policy| arguments.extend(["--policy", policy]));
+        let (key, secret) = crate::made_key(&self.daemon, &arguments)?;
+        self.caller(&key, &secret)
+    }
+
+    fn caller(&self, key: &str, secret: &str) -> Result<User> {
+        let (api, s3) = (self.address("listening")?, self.address("S3 endpoint listens")?);
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/access.py");
+        Ok(User(Peer::start(&program, &[&api, &s3, "eu-west-1", key, secret])?))
+    }
+
+    /// The audit log, without what differs from run to run.
+    fn audited(&self) -> Result<Vec<Value>> {
+        let mut records = Vec::new();
+        for file in std::fs::read_dir(self.daemon.path("data/audit"))? {
+            for line in std::fs::read_to_string(file?.path())?.lines() {
+                records.push(serde_json::from_str(line).with_context(|| format!("a record: {line}"))?);
+            }
+        }
+        Ok(records)
+    }
+}
+
+#[track_caller]
+fn refused(answer: &Value, code: &str, status: u16, told: &str) {
+    assert_eq!((&answer["code"], &answer["status"]), (&json!(code), &json!(status)), "{answer}");
+    assert!(answer["message"].as_str().is_some_and(|message| message.contains(told)), "{told}: {answer}");
+}
+
+#[track_caller]
+fn done(answer: &Value) {
+    assert!(answer.get("answer").is_some(), "{answer}");
+}
+
+#[test]
+fn users_do_what_their_policies_allow_and_the_audit_log_has_every_call() -> Result<()> {
+    let site = Site::new()?;
+    let mut admin = site.caller(&site.key, &site.secret)?;
+    done(&admin.api("create_project", &json!({ "ProjectName": "cap" }))?);
+    done(&admin.s3("create_bucket", &json!({ "Bucket": "pictures" }))?);
+
+    let mut reader = site.user("reader", &["AmazonLookoutVisionReadOnlyAccess"])?;
+    done(&reader.api("describe_project", &json!({ "ProjectName": "cap" }))?);
+    let create = json!({ "ProjectName": "mine" });
+    refused(
+        &reader.api("create_project", &create)?,
+        "AccessDeniedException",
+        403,
+        "User: arn:aws:iam::123456789012:user/reader is not authorized to perform: lookoutvision:CreateProject on \
+         resource: arn:aws:lookoutvision:eu-west-1:123456789012:project/mine",
+    );
+    refused(&reader.s3("list_buckets", &json!({}))?, "AccessDenied", 403, "Access Denied");
+
+    // Who may use the service, but not the bucket, does not get at the bucket through it.
+    let mut trainer = site.user("trainer", &["AmazonLookoutVisionFullAccess"])?;
+    let source = json!({ "GroundTruthManifest": { "S3Object": { "Bucket": "pictures", "Key": "train.manifest" } } });
+    let dataset = json!({ "ProjectName": "cap", "DatasetType": "train", "DatasetSource": source });
+    let told = "s3:GetObject on resource: arn:aws:s3:::pictures/train.manifest";
+    refused(&trainer.api("create_dataset", &dataset)?, "AccessDeniedException", 403, told);
+    let attached = site.daemon.call(&["keys", "attach", "--user", "trainer", "AmazonS3ReadOnlyAccess"])?;
+    ensure!(attached.status.success(), "{}", String::from_utf8_lossy(&attached.stderr));
+    done(&trainer.api("create_dataset", &dataset)?);
+    refused(&trainer.s3("delete_bucket", &json!({ "Bucket": "pictures" }))?, "AccessDenied", 403, "");
+
+    // A policy of one's own, with a condition and a variable; a mistake in it lets nobody in.
+    let policy = json!({ "Statement": [
+        { "Effect": "Allow", "Action": ["lookoutvision:Describe*", "lookoutvision:CreateProject"],
+          "Resource": "arn:aws:lookoutvision:*:*:project/${aws:username}-*" },
+        { "Effect": "Allow", "Action": "lookoutvision:ListProjects", "Resource": "*",
+          "Condition": { "IpAddress": { "aws:SourceIp": "127.0.0.0/8" } } },
+        { "Effect": "Deny", "Action": "*", "Resource": "arn:aws:lookoutvision:*:*:project/anna-secret" },
+    ] });
+    site.daemon.write("policies/own.json", policy.to_string())?;
+    let mut anna = site.user("anna", &["policies/own.json"])?;
+    done(&anna.api("create_project", &json!({ "ProjectName": "anna-1" }))?);
+    done(&anna.api("list_projects", &json!({}))?);
+    refused(&anna.api("create_project", &json!({ "ProjectName": "ben-1" }))?, "AccessDeniedException", 403, "ben-1");
+    let secret = json!({ "ProjectName": "anna-secret" });
+    refused(&anna.api("create_project", &secret)?, "AccessDeniedException", 403, "explicit deny");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    site.daemon.write("policies/own.json", policy.to_string().replace("IpAddress", "IpAdress"))?;
+    refused(&anna.api("list_projects", &json!({}))?, "AccessDeniedException", 403, "no policy allows");
+    ensure!(site.daemon.log()?.contains("Condition.IpAdress: is not an operator"), "{}", site.daemon.log()?);
+    let wrong = site.daemon.call(&["keys", "attach", "--user", "anna", "policies/own.json"])?;
+    ensure!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("IpAdress"));
+
+    let records = site.audited()?;
+    let short: Vec<String> = records
+        .iter()
+        .map(|record| {
+            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            format!(
+                "{} {} {}",
+                text(&record["userIdentity"]["userName"]),
+                text(&record["eventName"]),
+                text(&record["errorCode"])
+            )
+        })
+        .collect();
+    let wanted = [
+        "tester CreateProject -",
+        "reader DescribeProject -",
+        "reader CreateProject AccessDeniedException",
+        "trainer CreateDataset AccessDeniedException",
+        "trainer CreateDataset -",
+        "anna CreateProject -",
+        "anna ListProjects -",
+        "anna CreateProject AccessDeniedException",
+        "anna CreateProject AccessDeniedException",
+        "anna ListProjects AccessDeniedException",
+    ];
+    assert_eq!(short, wanted);
+    let made = &records[4];
+    assert_eq!(made["responseElements"]["status"], "CREATE_IN_PROGRESS");
+    assert_eq!(made["requestParameters"]["datasetSource"]["groundTruthManifest"]["s3Object"]["key"], "train.manifest");
+    assert_eq!((&made["sourceIPAddress"], &made["readOnly"]), (&json!("127.0.0.1"), &json!(false)));
+    site.end()
+}
+
+#[test]
+fn too_many_projects_too_many_calls_and_a_fault_of_ours_are_told_as_the_service_did() -> Result<()> {
+    let site = Site::with(&format!("{CONFIG}calls_per_second = 1000\n"))?;
+    let mut admin = site.caller(&site.key, &site.secret)?;
+    for number in 0..100 {
+        done(&admin.api("create_project", &json!({ "ProjectName": format!("p{number}") }))?);
+    }
+    let quota = admin.api("create_project", &json!({ "ProjectName": "one-more" }))?;
+    refused(&quota, "ServiceQuotaExceededException", 402, "100 projects");
+    ensure!(quota["more"]["QuotaCode"].is_string() && quota["more"]["ServiceCode"] == "lookoutvision", "{quota}");
+    site.end()?;
+
+    let site = Site::with(&format!("{CONFIG}calls_per_second = 1\n"))?;
+    let mut admin = site.caller(&site.key, &site.secret)?;
+    let answers = (0..5).map(|_| admin.api("list_projects", &json!({}))).collect::<Result<Vec<_>>>()?;
+    let throttled: Vec<&Value> = answers.iter().filter(|answer| answer.get("code").is_some()).collect();
+    ensure!(throttled.len() >= 2, "{answers:?}");
+    for answer in throttled {
+        refused(answer, "ThrottlingException", 429, "ListProjects");
+        assert_eq!((&answer["retry-after"], &answer["more"]["ServiceCode"]), (&json!("1"), &json!("lookoutvision")));
+    }
+    // Another operation, and another key, have their own rate.
+    done(&admin.api("create_project", &json!({ "ProjectName": "cap" }))?);
+    done(&site.user("other", &["AdministratorAccess"])?.api("list_projects", &json!({}))?);
+    site.end()?;
+
+    // What cannot be written down is not answered, and the client learns nothing of the cause.
+    let site = Site::prepared(CONFIG, |daemon| daemon.write("data/audit", "in the way").map(|_| ()))?;
+    let mut admin = site.caller(&site.key, &site.secret)?;
+    refused(&admin.api("list_projects", &json!({}))?, "InternalServerException", 500, "the service failed");
+    ensure!(site.daemon.log()?.contains("the audit log cannot be written"), "{}", site.daemon.log()?);
+    site.end()
+}
