@@ -17,6 +17,10 @@ FUZZ_CASES = 2000000
 # How many times `soak` kills brokers and daemons at random; a hundred take some four minutes.
 DELIVERY_ROUNDS = 150
 
+# How many times `soak` kills a daemon amid calls of its API, and how many generated requests it sends.
+API_KILLS = 50
+API_REQUESTS = 100000
+
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test soak bench bench-accuracy check
 
@@ -35,12 +39,13 @@ demo: build ## Train on thirty synthetic parts, inspect a belt of them, show eve
 test: build ## Run every test
 	G_DEBUG=fatal_warnings cargo test --release --locked --workspace
 
-soak: ## An hour in all: one daemon through every fault for SOAK_SECONDS, in which nothing may grow; the PLC's gate; the broker away for 10 s; brokers and daemons killed DELIVERY_ROUNDS times; 240 parts past two cameras, twice; FUZZ_CASES changed files at every parser
+soak: ## An hour in all: one daemon through every fault for SOAK_SECONDS, in which nothing may grow; the PLC's gate; the broker away for 10 s; brokers and daemons killed DELIVERY_ROUNDS times; 240 parts past two cameras, twice; API_KILLS kills amid calls of the API, API_REQUESTS generated ones; FUZZ_CASES changed files at every parser
 	LINEWARDEN_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test soak -- --nocapture
 	cargo test --release --locked --test gate -- --nocapture
 	LINEWARDEN_OUTAGE_SECONDS=10 cargo test --release --locked --test daemon_run -- a_broker_that_is_gone
 	LINEWARDEN_DELIVERY_ROUNDS=$(DELIVERY_ROUNDS) cargo test --release --locked --test delivery -- --nocapture die killed
 	LINEWARDEN_PARTS_SECONDS=120 cargo test --release --locked --test parts -- --nocapture two_cameras the_same
+	LINEWARDEN_API_KILLS=$(API_KILLS) LINEWARDEN_API_REQUESTS=$(API_REQUESTS) cargo test --release --locked --test api -- --nocapture killed_at generated
 	LINEWARDEN_FUZZ_CASES=$(FUZZ_CASES) cargo test --release --locked -p linewarden-train --lib -- --nocapture fuzz changed_files
 
 bench: build ## Measure speed, latency and memory

@@ -63,8 +63,12 @@ def refused(call, **arguments):
     return None
 
 
-def upload(order):
+def bucket(order):
     s3.create_bucket(Bucket=BUCKET)
+    return BUCKET
+
+
+def upload(order):
     lines = {}
     for kind in ("train", "test"):
         manifest = folder / f"{kind}.manifest"

@@ -68,7 +68,19 @@ fn lives(kind: Kind) -> Result<()> {
     let folder = tempfile::tempdir()?;
     parts(folder.path())?;
     let site = Site::new()?;
+    lives_at(&site, kind, folder.path(), true)?;
     let mut client = site.client_of(kind, folder.path(), "cap")?;
+    assert_eq!(client.does("delete")?, json!([]));
+    ensure!(!site.daemon.path("data/models/cap/1").exists(), "a deleted model's package is still there");
+    site.end()
+}
+
+/// The life of the project `cap` up to its end, which is the caller's.
+pub(crate) fn lives_at(site: &Site, kind: Kind, folder: &Path, makes_bucket: bool) -> Result<()> {
+    let mut client = site.client_of(kind, folder, "cap")?;
+    if makes_bucket {
+        client.does("bucket")?;
+    }
     assert_eq!(client.does("upload")?, json!({ "train": 36, "test": 20 }));
     let made = client.does("create")?;
     assert_eq!(made["train"], json!({ "Total": 36, "Labeled": 36, "Normal": 24, "Anomaly": 12 }));
@@ -104,7 +116,7 @@ fn lives(kind: Kind) -> Result<()> {
     let files = ["cap-component.tar", "recipe.json", "recipe.yaml"].map(|file| format!("{base}/{file}"));
     assert_eq!(packaged["files"], json!(files));
     assert_eq!(packaged["listed"], json!([["first", "SUCCEEDED", "Greengrass"]]));
-    component_runs(&folder.path().join("component.tar"), folder.path())?;
+    component_runs(&folder.join("component.tar"), folder)?;
     let tags = client.does("tags")?;
     let tag = |value: &str| json!([{ "Key": "line", "Value": value }]);
     assert_eq!(tags, json!([tag("press 1"), tag("press 2")]));
@@ -125,9 +137,7 @@ fn lives(kind: Kind) -> Result<()> {
     refusal(&errors["stranger"], "UnrecognizedClientException", 403, "");
     refusal(&errors["forger"], "InvalidSignatureException", 403, "does not match");
     refusal(&errors["elsewhere"], "InvalidSignatureException", 403, "eu-north-1");
-    assert_eq!(client.does("delete")?, json!([]));
-    ensure!(!site.daemon.path("data/models/cap/1").exists(), "a deleted model's package is still there");
-    site.end()
+    Ok(())
 }
 
 /// The component of a packaging job is whole: its package scores pictures.
@@ -165,6 +175,7 @@ fn the_guides_cookies_are_told_apart_without_any_option() -> Result<()> {
     let labels = std::fs::read_to_string(data.join("test-labels.csv"))?;
     let site = Site::new()?;
     let mut client = site.client(folder.path(), "cookies")?;
+    client.does("bucket")?;
     client.does("upload")?;
     client.does("create")?;
     let trained = client.does("train")?;

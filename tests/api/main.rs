@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
 
 mod access;
+mod kills;
 mod life;
+mod places;
 mod survival;
 
 use std::path::Path;

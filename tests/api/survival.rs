@@ -12,6 +12,7 @@ fn a_daemon_that_is_killed_amid_its_work_takes_it_up_again() -> Result<()> {
     parts(folder.path())?;
     let mut site = Site::new()?;
     let mut client = site.client(folder.path(), "cap")?;
+    client.does("bucket")?;
     client.does("upload")?;
     client.does("create")?;
     client.0.tell(&json!({ "do": "train" }))?;

@@ -11,6 +11,7 @@ pub mod model;
 pub mod peers;
 #[cfg(feature = "plc")]
 pub mod plc;
+pub mod postgres;
 pub mod process;
 #[cfg(feature = "cameras")]
 pub mod rtsp;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
 
 mod crash;
-mod postgres;
 
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use linewarden_store::{
 };
 use serde_json::json;
 
-use postgres::Postgres;
+use linewarden_testkit::postgres::Postgres;
 
 /// A store, and what it needs while it lasts.
 struct Site {

@@ -12,15 +12,20 @@ const DEBIAN: &str = "/usr/lib/postgresql/15/bin";
 const SOON: Duration = Duration::from_secs(30);
 
 /// Listens at a socket in its folder only. Killed on drop.
-pub(crate) struct Postgres {
+#[derive(Debug)]
+pub struct Postgres {
     server: Child,
     address: String,
 }
 
 impl Postgres {
-    pub(crate) fn start(folder: &Path) -> Result<Self> {
+    /// Starts one in this folder.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed or does not start.
+    pub fn start(folder: &Path) -> Result<Self> {
         let data = folder.join("data");
-        let user = if rustix_is_root() {
+        let user = if is_root() {
             // The server refuses to run as root.
             std::os::unix::fs::chown(folder, Some(NOBODY), None)?;
             Some(NOBODY)
@@ -63,14 +68,15 @@ impl Postgres {
         Ok(started)
     }
 
-    pub(crate) fn address(&self) -> &str {
+    /// As in `postgres://user@host/database`.
+    pub fn address(&self) -> &str {
         &self.address
     }
 }
 
 const NOBODY: u32 = 65_534;
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0)
 }
 
