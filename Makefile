@@ -46,6 +46,7 @@ soak: ## An hour in all: one daemon through every fault for SOAK_SECONDS, in whi
 	LINEWARDEN_DELIVERY_ROUNDS=$(DELIVERY_ROUNDS) cargo test --release --locked --test delivery -- --nocapture die killed
 	LINEWARDEN_PARTS_SECONDS=120 cargo test --release --locked --test parts -- --nocapture two_cameras the_same
 	LINEWARDEN_API_KILLS=$(API_KILLS) LINEWARDEN_API_REQUESTS=$(API_REQUESTS) cargo test --release --locked --test api -- --nocapture killed_at generated
+	LINEWARDEN_AGENT_MESSAGES=$(API_REQUESTS) cargo test --release --locked --test agent -- --nocapture generated
 	LINEWARDEN_FUZZ_CASES=$(FUZZ_CASES) cargo test --release --locked -p linewarden-train --lib -- --nocapture fuzz changed_files
 
 bench: build ## Measure speed, latency and memory

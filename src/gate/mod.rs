@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use linewarden_access::{AuthFault, Context, Denied, KeyError, Keys, Policy, Request, Scope, verify, weigh};
 use linewarden_contract::{Fault, Input, Operation};
 use linewarden_objects::s3;
-use linewarden_store::Metadata;
+use linewarden_store::{Metadata, StoreError};
 
 use crate::api::{self, Caller, Record, Signed};
 use crate::services::Naming;
@@ -155,7 +155,11 @@ impl api::Gate for Gate {
         let newest = match linewarden_contract::text(input, "ModelVersion") {
             Some("latest") => {
                 let project = linewarden_contract::text(input, "ProjectName").unwrap_or_default();
-                self.store.newest_model(project).await.map_err(Fault::internal)?
+                match self.store.newest_model(project).await {
+                    // Who may know that is not decided yet.
+                    Err(StoreError::NotFound(_)) => None,
+                    newest => newest.map_err(Fault::internal)?,
+                }
             }
             _ => None,
         };

@@ -11,4 +11,4 @@ mod signature;
 pub use keys::{AccessKey, KeyError, Keys, NewKey, User};
 pub use managed::{ADMINISTRATOR, managed_names};
 pub use policy::{Context, Denied, Policy, PolicyError, Request, weigh};
-pub use signature::{AuthFault, Scope, Signed, verify};
+pub use signature::{AuthFault, Scope, Signed, sign, verify};

@@ -89,15 +89,52 @@ pub fn verify(
     let secret = secret(&authorization.key_id).ok_or(AuthFault::UnknownKey)?;
     let canonical = canonical_request(request, &authorization.signed_headers)?;
     let Authorization { date, region, service, .. } = &authorization;
-    let text =
-        format!("{ALGORITHM}\n{written}\n{date}/{region}/{service}/aws4_request\n{}", hash(canonical.as_bytes()));
+    let made = made(&secret, written, [date, region, service], &canonical);
+    // Compares in constant time.
+    let matches = made.verify_slice(&authorization.signature);
+    matches.map(|()| authorization.key_id).map_err(|_| AuthFault::Mismatch)
+}
+
+/// The headers that sign a request, `x-amz-date` and `authorization`, for a client of ours; its headers must have `host`.
+///
+/// # Errors
+/// When a header is no text, or `host` is missing.
+pub fn sign(
+    request: &Signed<'_>,
+    scope: Scope<'_>,
+    now: Timestamp,
+    key_id: &str,
+    secret: &str,
+) -> Result<[(&'static str, String); 2], AuthFault> {
+    const SIGNED: [&str; 2] = ["host", "x-amz-date"];
+    let at = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+    let date = at.get(..8).unwrap_or_default();
+    let mut headers = request.headers.clone();
+    let value = at.parse().map_err(|_| incomplete("the time is no header"))?;
+    headers.insert("x-amz-date", value);
+    let canonical = canonical_request(&Signed { headers: &headers, ..*request }, &SIGNED.map(str::to_owned))?;
+    let Scope { region, service } = scope;
+    let mut signature = String::with_capacity(64);
+    for byte in made(secret, &at, [date, region, service], &canonical).finalize().into_bytes() {
+        // Writing to a string cannot fail.
+        let _ = write!(signature, "{byte:02x}");
+    }
+    let authorization = format!(
+        "{ALGORITHM} Credential={key_id}/{date}/{region}/{service}/aws4_request, SignedHeaders={}, Signature={signature}",
+        SIGNED.join(";")
+    );
+    Ok([("x-amz-date", at), ("authorization", authorization)])
+}
+
+/// The signature of a canonical request, before it is written down. `scope` is date, region and service.
+fn made(secret: &str, at: &str, scope: [&str; 3], canonical: &str) -> Hmac<Sha256> {
+    let [date, region, service] = scope;
+    let text = format!("{ALGORITHM}\n{at}\n{date}/{region}/{service}/aws4_request\n{}", hash(canonical.as_bytes()));
     let mut key = format!("AWS4{secret}").into_bytes();
-    for part in [date.as_str(), region, service, "aws4_request"] {
+    for part in [date, region, service, "aws4_request"] {
         key = mac(&key, part.as_bytes()).finalize().into_bytes().to_vec();
     }
-    // Compares in constant time.
-    let matches = mac(&key, text.as_bytes()).verify_slice(&authorization.signature);
-    matches.map(|()| authorization.key_id).map_err(|_| AuthFault::Mismatch)
+    mac(&key, text.as_bytes())
 }
 
 struct Authorization {
@@ -262,4 +299,29 @@ fn mac(key: &[u8], text: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text);
     mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_signed_here_is_verified_here_and_with_another_secret_it_is_not() {
+        let scope = Scope { region: "eu-west-1", service: "lookoutvision" };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let headers = HeaderMap::from_iter([(http::header::HOST, "here:8750".parse().unwrap())]);
+        let query = Some("b=%2F&a");
+        let request =
+            Signed { method: "PATCH", raw_path: "/x/arn%3Aaws/y", raw_query: query, headers: &headers, body: b"{}" };
+        let mut signed_headers = headers.clone();
+        for (name, value) in sign(&request, scope, now, "AKIA", "secret").unwrap() {
+            signed_headers.insert(name, value.parse().unwrap());
+        }
+        let signed = Signed { headers: &signed_headers, ..request };
+        let verified = |secret: &str| verify(&signed, scope, now, |_| Some(secret.to_owned()));
+        assert_eq!(verified("secret"), Ok("AKIA".to_owned()));
+        assert_eq!(verified("Secret"), Err(AuthFault::Mismatch));
+        let nowhere = HeaderMap::new();
+        assert!(sign(&Signed { headers: &nowhere, ..request }, scope, now, "AKIA", "secret").is_err());
+    }
 }
