@@ -22,7 +22,7 @@ API_KILLS = 50
 API_REQUESTS = 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak bench bench-accuracy check
+.PHONY: help setup build demo test soak bench bench-serve bench-accuracy check
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -51,6 +51,9 @@ soak: ## An hour in all: one daemon through every fault for SOAK_SECONDS, in whi
 
 bench: build ## Measure speed, latency and memory
 	cargo bench --profile release --locked --workspace --bench line -- $(BENCH)
+
+bench-serve: build ## Measure calls of the REST API and the Edge Agent beside the bare network
+	cargo bench --profile release --locked --workspace --bench serve -- $(BENCH)
 
 bench-accuracy: build ## Train on ../shared/data and hold every accuracy against its floor
 	cargo bench --profile release --locked --workspace --bench accuracy

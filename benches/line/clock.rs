@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::numbers::milliseconds;
+
 /// Runs until it is looked at.
 pub(crate) struct Stopwatch {
     wall: Instant,
@@ -29,23 +31,7 @@ impl Stopwatch {
     }
 }
 
-pub(crate) fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
 fn process_cpu() -> Duration {
     // The clock of a process's own CPU time is never negative.
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
-}
-
-/// The value that this share of the values does not exceed.
-pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * share).ceil() as usize).copied().unwrap_or(f64::NAN)
-}
-
-pub(crate) fn median(values: &[f64]) -> f64 {
-    percentile(values, 0.5)
 }

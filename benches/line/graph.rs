@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use linewarden_model::package::Package;
 use serde_json::Value;
 
-use crate::clock::median;
+use crate::numbers::median;
 use crate::parts::Parts;
 use crate::report::Report;
 use crate::speed::{builder, run_model};

@@ -17,8 +17,8 @@ use linewarden_core::{ClockSource, Decision, DecisionRules};
 use linewarden_publish::{MessageKind, Observer, PublishEvent, Publisher, PublisherConfig};
 use linewarden_testkit::broker::Mosquitto;
 
-use crate::clock::{milliseconds, percentile};
 use crate::feed::Feed;
+use crate::numbers::{milliseconds, percentile};
 use crate::parts::Parts;
 use crate::report::Report;
 

@@ -10,9 +10,13 @@ mod clock;
 mod feed;
 mod graph;
 mod latency;
+#[path = "../shared/machine.rs"]
 mod machine;
 mod memory;
+#[path = "../shared/numbers.rs"]
+mod numbers;
 mod parts;
+#[path = "../shared/report.rs"]
 mod report;
 mod speed;
 

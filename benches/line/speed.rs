@@ -12,8 +12,9 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::TensorRef;
 
-use crate::clock::{Spent, Stopwatch, median};
+use crate::clock::{Spent, Stopwatch};
 use crate::feed::Feed;
+use crate::numbers::median;
 use crate::parts::{HEIGHT, Parts, WIDTH};
 use crate::report::Report;
 

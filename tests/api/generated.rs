@@ -2,18 +2,18 @@
 //! outside the store, none is done that its caller may not do.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fastrand::Rng;
 use jiff::Timestamp;
 use linewarden_access::{Scope, Signed, sign};
+use linewarden_testkit::http::{Connection, HttpAnswer};
 use serde_json::{Map, Value, json};
 
 use crate::life::parts;
@@ -338,66 +338,6 @@ impl Fuzzer {
     }
 }
 
-/// A connection that is kept while the server keeps it.
-struct Connection {
-    address: String,
-    stream: Option<TcpStream>,
-}
-
-impl Connection {
-    /// Status, kind of error, and body.
-    fn ask(&mut self, request: &[u8]) -> Result<(u16, String, Vec<u8>)> {
-        // A server may close an idle connection at any time: then it is asked once more, on a new one.
-        for _ in 0..2 {
-            let mut stream = match self.stream.take() {
-                Some(stream) => stream,
-                None => {
-                    let stream = TcpStream::connect(&self.address)?;
-                    stream.set_nodelay(true)?;
-                    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-                    stream
-                }
-            };
-            // It may answer and close before it has read everything.
-            let _ = stream.write_all(request);
-            if let Some((status, head, body)) = answer(&mut stream)? {
-                if !head.contains("connection: close") {
-                    self.stream = Some(stream);
-                }
-                let kind = head.lines().find_map(|line| line.strip_prefix("x-amzn-errortype: ")).unwrap_or_default();
-                return Ok((status, kind.to_owned(), body));
-            }
-        }
-        bail!("the server hangs up without an answer")
-    }
-}
-
-/// Status, head in lower case, and body; nothing when the server hung up before it said anything.
-fn answer(stream: &mut TcpStream) -> Result<Option<(u16, String, Vec<u8>)>> {
-    let mut received = Vec::new();
-    let mut chunk = [0; 16_384];
-    loop {
-        if let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            let head = String::from_utf8(received[..end].to_vec())?.to_lowercase();
-            let status = head.split(' ').nth(1).context("no status")?.parse()?;
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.map_or(Ok(0), str::parse)?;
-            while received.len() < end + 4 + length {
-                let read = stream.read(&mut chunk)?;
-                ensure!(read > 0, "half a body");
-                received.extend(&chunk[..read]);
-            }
-            return Ok(Some((status, head, received[end + 4..].to_vec())));
-        }
-        match stream.read(&mut chunk) {
-            Ok(0) => return Ok(None),
-            Ok(read) => received.extend(&chunk[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
 /// Every file outside the data folder, which nobody may touch.
 fn outside(folder: &Path) -> Result<BTreeMap<std::path::PathBuf, Vec<u8>>> {
     let mut found = BTreeMap::new();
@@ -439,7 +379,7 @@ fn generated_requests_find_no_fault() -> Result<()> {
         address: address.clone(),
         pictures: pictures.iter().map(|name| std::fs::read(folder.path().join(name))).collect::<Result<_, _>>()?,
     };
-    let mut connection = Connection { address, stream: None };
+    let mut connection = Connection::new(&address);
     let (mut seen, mut done_by_reader) = (BTreeMap::<(u16, String), u64>::new(), 0_u64);
     let began = Instant::now();
     for _ in 0..requests {

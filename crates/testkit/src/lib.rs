@@ -5,6 +5,8 @@
 #[cfg(feature = "plc")]
 pub mod belt;
 pub mod broker;
+#[cfg(feature = "rest")]
+pub mod http;
 pub mod launch;
 #[cfg(feature = "models")]
 pub mod model;
