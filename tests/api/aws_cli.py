@@ -32,10 +32,10 @@ class Pages:
 class AwsCli:
     """One method for each command; answers as boto3 gives them."""
 
-    def __init__(self, endpoint, region, key, secret):
+    def __init__(self, endpoint, region, key, secret, attempts=1):
         self.endpoint, self.region = endpoint, region
         self.environment = dict(
-            os.environ, AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret, AWS_MAX_ATTEMPTS="2", AWS_PAGER="", AWS_CONFIG_FILE=os.devnull
+            os.environ, AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret, AWS_RETRY_MODE="standard", AWS_MAX_ATTEMPTS=str(attempts), AWS_PAGER="", AWS_CONFIG_FILE=os.devnull
         )
 
     def __getattr__(self, name):

@@ -384,7 +384,7 @@ fn generated_requests_find_no_fault() -> Result<()> {
     let began = Instant::now();
     for _ in 0..requests {
         let request = fuzzer.request();
-        let (status, kind, body) =
+        let HttpAnswer { status, kind, body } =
             connection.ask(&fuzzer.written(&request)?).with_context(|| format!("{request:?}"))?;
         let told = || format!("{status} {kind} {} to {request:?}", String::from_utf8_lossy(&body));
         ensure!((200..300).contains(&status) || (400..500).contains(&status), "{}", told());

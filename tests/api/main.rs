@@ -59,18 +59,23 @@ impl Site {
     fn client_of(&self, kind: Kind, folder: &Path, project: &str) -> Result<Client> {
         let (api, s3) = (self.address("listening")?, self.address("S3 endpoint listens")?);
         let folder = folder.to_str().context("a path in UTF-8")?;
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/life.py");
+        let arguments = [&api, &s3, "eu-west-1", folder, project, &self.key, &self.secret];
+        Ok(Client(self.peer(kind, Path::new("tests/api/life.py"), &arguments)?))
+    }
+
+    /// A program with these arguments and the word for what calls the API.
+    fn peer(&self, kind: Kind, program: &Path, arguments: &[&str]) -> Result<Peer> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(program);
         let caller = if kind == Kind::AwsCommand { "aws" } else { "boto3" };
-        let arguments = [&api, &s3, "eu-west-1", folder, project, &self.key, &self.secret, caller];
-        let models = self.daemon.path("aws-models");
+        let arguments = [arguments, &[caller]].concat();
         if kind != Kind::NewestBoto3 {
-            return Ok(Client(Peer::start(&program, &arguments)?));
+            return Peer::start(&program, &arguments);
         }
+        let models = self.daemon.path("aws-models");
         let folder = models.to_str().context("a path in UTF-8")?;
         let laid = self.daemon.call(&["aws-model", "install", "--folder", folder])?;
         ensure!(laid.status.success(), "{}", String::from_utf8_lossy(&laid.stderr));
-        let environment = [("AWS_DATA_PATH", models.as_os_str())];
-        Ok(Client(Peer::start_with("peers-newest", &environment, &program, &arguments)?))
+        Peer::start_with("peers-newest", &[("AWS_DATA_PATH", models.as_os_str())], &program, &arguments)
     }
 
     fn end(mut self) -> Result<()> {
