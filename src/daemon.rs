@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use linewarden_evidence::Store;
 use linewarden_model::{memory, runtime as onnx_runtime};
 use linewarden_outputs::Outputs;
@@ -15,13 +16,14 @@ use tokio::sync::mpsc;
 
 use crate::agent::Agent;
 use crate::api;
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::control::RunFile;
 use crate::events::EvidenceEvents;
 use crate::http::{Control, Server};
 use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::services::Running;
+use crate::tls::{self, TlsListener};
 
 /// A camera that exceeds its own grace gets this much more to take its pipeline apart.
 const TAKE_APART: Duration = Duration::from_secs(1);
@@ -71,6 +73,10 @@ async fn serve(config: &Config, path: &Path) -> anyhow::Result<()> {
         let (services, gate) = (Arc::clone(&running.services), Arc::clone(&running.gate));
         api::router(services, gate, api::Limits::default())
     });
+    let secure = match (config.api.as_ref().and_then(|api| api.tls.as_ref()), &api) {
+        (Some(tls), Some(api)) => Some(start_secure(tls, api.clone()).await?),
+        _ => None,
+    };
     let readiness: Vec<_> = lines.iter().map(Line::readiness).collect();
     let readiness = Arc::new(move || readiness.iter().filter_map(|line| line()).collect());
     let run_file = RunFile::write(path, address);
@@ -99,6 +105,9 @@ async fn serve(config: &Config, path: &Path) -> anyhow::Result<()> {
     }
     // The last acknowledgements are in: what waits is written, and the log is closed.
     evidence.iter().for_each(Store::close);
+    if let Some(secure) = secure {
+        secure.stop().await?;
+    }
     server.stop().await?;
     tracing::info!("stopped");
     Ok(())
@@ -120,6 +129,17 @@ async fn start_agent(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
     let metrics = Arc::clone(metrics);
     let started = tokio::task::spawn_blocking(move || Agent::start(&agent, &metrics));
     started.await.context("the agent's start panicked")?.map(Some)
+}
+
+/// The API's door over TLS.
+async fn start_secure(config: &TlsConfig, api: Router) -> anyhow::Result<Server> {
+    let acceptor = tls::acceptor(config)?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("cannot listen on {} for TLS: free the port, or set `listen` under `[api.tls]`", config.listen)
+    })?;
+    let address = listener.local_addr().context("a listener has an address")?;
+    tracing::info!(%address, "listening for TLS");
+    Ok(Server::start_secure(TlsListener::new(listener, acceptor).context("a listener has an address")?, api))
 }
 
 async fn all_ended(mut ended: mpsc::UnboundedReceiver<usize>, lines: usize) {

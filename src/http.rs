@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, Path, Request as HttpRequest, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::map_request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -18,11 +19,13 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::api::OverTls;
 use crate::control;
 use crate::line::Controls;
 use crate::line::models::{Current, LoadedModel};
 use crate::line::watch::{Refusal, Request};
 use crate::metrics::Metrics;
+use crate::tls::{Peer, TlsListener};
 
 /// Says what is not ready yet; nothing when everything is.
 pub(crate) type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -79,6 +82,24 @@ impl Server {
         let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = axum::serve(listener, routes).with_graceful_shutdown(async {
+            // A dropped sender means stop too.
+            let _ = stopped.await;
+        });
+        Self { stop, task: tokio::spawn(serve.into_future()) }
+    }
+
+    /// The API over TLS, and nothing else: what only this machine may do has no door there.
+    pub(crate) fn start_secure(listener: TlsListener, api: Router) -> Self {
+        let api = api.layer(map_request(|mut request: HttpRequest| async move {
+            if let Some(ConnectInfo(Peer(peer))) = request.extensions_mut().remove::<ConnectInfo<Peer>>() {
+                request.extensions_mut().insert(ConnectInfo(peer));
+            }
+            request.extensions_mut().insert(OverTls);
+            request
+        }));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let api = api.into_make_service_with_connect_info::<Peer>();
+        let serve = axum::serve(listener, api).with_graceful_shutdown(async {
             // A dropped sender means stop too.
             let _ = stopped.await;
         });

@@ -21,3 +21,4 @@ mod jobs;
 mod line;
 pub mod metrics;
 mod services;
+mod tls;

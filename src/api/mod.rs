@@ -26,6 +26,10 @@ use tokio::sync::Semaphore;
 
 use body::Budget;
 
+/// Marks requests that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OverTls;
+
 /// Who signed a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -35,6 +39,8 @@ pub(crate) struct Caller {
     pub(crate) access_key_id: String,
     /// From where.
     pub(crate) source: Option<IpAddr>,
+    /// Whether over TLS.
+    pub(crate) is_tls: bool,
 }
 
 /// A request as it was signed.
@@ -52,6 +58,8 @@ pub(crate) struct Signed<'a> {
     pub(crate) body: &'a [u8],
     /// From where it came.
     pub(crate) source: Option<IpAddr>,
+    /// Whether over TLS.
+    pub(crate) is_tls: bool,
 }
 
 /// One call of an operation, checked against the contract.
@@ -210,6 +218,7 @@ impl Door {
             headers: &head.headers,
             body: &body,
             source: source_of(head),
+            is_tls: head.extensions.get::<OverTls>().is_some(),
         };
         let caller = self.gate.identify(signed).await?;
         known.caller = Some(caller.clone());

@@ -61,6 +61,7 @@ impl Gate for Door {
             user,
             access_key_id: format!("{} {} {:?}", request.method, request.raw_path, request.raw_query),
             source: request.source,
+            is_tls: request.is_tls,
         })
     }
 

@@ -14,7 +14,8 @@ pub use checked::{
     AgentConfig, ApiConfig, CameraConfig, Capture, ClockChoice, ClockConfig, Config, DecisionConfig, DigitalTrigger,
     Doors, DriftConfig, DriftReference, EncryptionConfig, EvidenceConfig, EvidenceRules, Folder, GateConfig,
     HealthConfig, LineConfig, Measure, PartsConfig, PictureConfig, QueueConfig, QueueDrop, RejectChartConfig,
-    RemoteConfig, ShadowConfig, SocketAccess, SourceProperty, TriggerConfig, UnknownPolicy, ViewConfig, WatchConfig,
+    RemoteConfig, ShadowConfig, SocketAccess, SourceProperty, TlsConfig, TriggerConfig, UnknownPolicy, ViewConfig,
+    WatchConfig,
 };
 #[cfg(feature = "modbus")]
 pub use checked::{ModbusPoint, ModbusTrigger};

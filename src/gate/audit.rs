@@ -174,7 +174,8 @@ mod tests {
             "DatasetSource": { "GroundTruthManifest": { "S3Object": { "Bucket": "b", "Key": "training.manifest" } } } });
         let answer = json!({ "DatasetMetadata": { "Status": "CREATE_IN_PROGRESS" } });
         let source = Some("128.0.0.1".parse().unwrap());
-        let caller = Caller { user: "MyUser".to_owned(), access_key_id: "AKIAEXAMPLE".to_owned(), source };
+        let caller =
+            Caller { user: "MyUser".to_owned(), access_key_id: "AKIAEXAMPLE".to_owned(), source, is_tls: false };
         let record = Record {
             request_id: "EXAMPLE-15e1",
             operation: Contract::get().operation("CreateDataset").unwrap(),

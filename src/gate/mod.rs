@@ -32,8 +32,8 @@ pub(crate) struct Gate {
     naming: Naming,
     /// Whether the REST API asks for signatures.
     is_signed: bool,
-    /// Whether clients come over TLS.
-    is_tls: bool,
+    /// Whether clients of the S3 endpoint come over TLS.
+    is_s3_tls: bool,
     /// Where the tags of resources are.
     store: Metadata,
     throttle: Option<Throttle>,
@@ -45,7 +45,7 @@ pub(crate) struct Gate {
 pub(crate) struct Rules {
     pub(crate) naming: Naming,
     pub(crate) is_signed: bool,
-    pub(crate) is_tls: bool,
+    pub(crate) is_s3_tls: bool,
     /// Calls a second of one operation by one access key; without a limit when there is none.
     pub(crate) calls_per_second: Option<NonZeroU32>,
     /// The folder of the audit log.
@@ -56,10 +56,10 @@ pub(crate) struct Rules {
 
 impl Gate {
     pub(crate) fn new(keys: Keys, store: Metadata, rules: Rules) -> Self {
-        let Rules { naming, is_signed, is_tls, calls_per_second, audit, audit_days } = rules;
+        let Rules { naming, is_signed, is_s3_tls, calls_per_second, audit, audit_days } = rules;
         let throttle = calls_per_second.map(Throttle::new);
         let audit = Arc::new(AuditLog::new(audit, audit_days, naming.clone()));
-        Self { keys, naming, is_signed, is_tls, store, throttle, audit }
+        Self { keys, naming, is_signed, is_s3_tls, store, throttle, audit }
     }
 
     /// User and secret; a file that cannot be read lets nobody in, and is told of.
@@ -83,11 +83,11 @@ impl Gate {
     }
 
     /// What conditions may ask of every request.
-    fn context(&self, user: &str) -> Context {
+    fn context(&self, user: &str, is_tls: bool) -> Context {
         let mut context = Context::default();
         context.add("aws:username", user);
         context.add("aws:PrincipalArn", self.principal(user));
-        context.add("aws:SecureTransport", self.is_tls.to_string());
+        context.add("aws:SecureTransport", is_tls.to_string());
         context
     }
 
@@ -117,9 +117,9 @@ impl api::Gate for Gate {
     }
 
     async fn identify(&self, request: Signed<'_>) -> Result<Caller, Fault> {
-        let Signed { method, raw_path, raw_query, headers, body, source } = request;
+        let Signed { method, raw_path, raw_query, headers, body, source, is_tls } = request;
         if !self.is_signed {
-            return Ok(Caller { user: "anonymous".to_owned(), access_key_id: String::new(), source });
+            return Ok(Caller { user: "anonymous".to_owned(), access_key_id: String::new(), source, is_tls });
         }
         let signed = linewarden_access::Signed { method, raw_path, raw_query, headers, body };
         let scope = Scope { region: &self.naming.region, service: SERVICE };
@@ -135,7 +135,7 @@ impl api::Gate for Gate {
             AuthFault::UnknownKey | AuthFault::Temporary => Fault::UnrecognizedClient,
             AuthFault::Refused(_) | AuthFault::Mismatch => Fault::InvalidSignature { message: refused.to_string() },
         })?;
-        Ok(Caller { user, access_key_id, source })
+        Ok(Caller { user, access_key_id, source, is_tls })
     }
 
     async fn admit(&self, caller: &Caller, operation: &'static Operation, input: &Input) -> Result<(), Fault> {
@@ -147,7 +147,7 @@ impl api::Gate for Gate {
         }
         let policies = self.policies(&caller.user);
         let with_tags = policies.iter().any(|policy| policy.asks_for_tags());
-        let mut common = self.context(&caller.user);
+        let mut common = self.context(&caller.user, caller.is_tls);
         if let Some(source) = caller.source {
             common.add("aws:SourceIp", source.to_canonical().to_string());
         }
@@ -233,7 +233,8 @@ impl s3::Gate for Gate {
     async fn allows(&self, ask: &s3::Ask<'_>) -> bool {
         let Some((user, _)) = self.find(ask.access_key_id) else { return false };
         let resource = ask.bucket.map_or_else(|| "*".to_owned(), |bucket| bucket_arn(bucket, ask.key));
-        let request = Request { action: ask.action, resource: &resource, context: &self.context(&user) };
+        let request =
+            Request { action: ask.action, resource: &resource, context: &self.context(&user, self.is_s3_tls) };
         weigh(self.policies(&user).iter().map(Arc::as_ref), &request).is_ok()
     }
 }

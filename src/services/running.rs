@@ -18,6 +18,7 @@ use crate::gate::{Gate, Rules};
 use crate::hosting::Hosting;
 use crate::jobs::{Bell, Jobs};
 use crate::metrics::Metrics;
+use crate::tls;
 
 /// Encryption keys: `name=64 hexadecimal digits`, several with commas between.
 const OBJECT_KEYS: &str = "LINEWARDEN_OBJECT_KEYS";
@@ -57,7 +58,7 @@ impl Running {
         let rules = Rules {
             naming: naming.clone(),
             is_signed: config.is_signed,
-            is_tls: false,
+            is_s3_tls: config.tls.is_some(),
             calls_per_second: config.calls_per_second,
             audit: data.join("audit"),
             audit_days: config.audit_days,
@@ -76,7 +77,8 @@ impl Running {
         services.resume_hosting().await.map_err(|fault| anyhow::anyhow!("{}: {fault}", failed()))?;
         let address = listener.local_addr().context("a listener has an address")?;
         tracing::info!(%address, "S3 endpoint listens");
-        let options = S3Options { region: config.region.clone(), ..S3Options::default() };
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let options = S3Options { region: config.region.clone(), tls, ..S3Options::default() };
         let (s3_stop, stopped) = oneshot::channel::<()>();
         let asked: Arc<dyn s3::Gate> = Arc::<Gate>::clone(&gate);
         let s3 = tokio::spawn(s3::serve(listener, services.objects.clone(), asked, options, async {

@@ -37,4 +37,6 @@ for line in sys.stdin:
             "retry-after": headers.get("retry-after"),
             "more": {name: told[name] for name in ("QuotaCode", "ServiceCode", "ResourceType") if name in told},
         }
+    except Exception as error:  # such as a server that is not who it says
+        seen = {"failed": f"{type(error).__name__}: {error}"}
     print(json.dumps(seen, default=str), flush=True)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use linewarden_testkit::peers::Peer;
+use linewarden_testkit::tls::Certificates;
 use serde_json::{Value, json};
 
 use crate::{CONFIG, Kind, PATIENCE, Site, made_key};
@@ -222,5 +223,47 @@ fn errors(kind: Kind) -> Result<()> {
     let mut client = site.caller_of(kind, &site.key, &site.secret)?;
     refused(&client.api("list_projects", &json!({}))?, "InternalServerException", 500, "the service failed");
     ensure!(site.daemon.log()?.contains("the audit log cannot be written"), "{}", site.daemon.log()?);
+    site.end()
+}
+
+#[test]
+fn over_tls_clients_know_the_daemon_and_a_policy_may_ask_for_it() -> Result<()> {
+    let certificates = Certificates::generate()?;
+    let tls = format!(
+        "[api.tls]\nlisten = \"127.0.0.1:0\"\ncert_file = \"{}\"\nkey_file = \"{}\"\n",
+        certificates.server_cert().display(),
+        certificates.server_key().display()
+    );
+    let site = Site::with(&format!("{CONFIG}{tls}"))?;
+    let policy = json!({ "Effect": "Allow", "Action": "*", "Resource": "*",
+        "Condition": { "Bool": { "aws:SecureTransport": "true" } } });
+    site.daemon.write("policies/tls.json", policy.to_string())?;
+    let (key, secret) =
+        made_key(&site.daemon, &["keys", "create", "--user", "careful", "--policy", "policies/tls.json"])?;
+    let secure = |message: &str| Ok::<_, anyhow::Error>(site.address(message)?.replace("http://", "https://"));
+    let (plain, tls, s3) = (site.address("listening")?, secure("listening for TLS")?, secure("S3 endpoint listens")?);
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/access.py");
+    let (trusted, foreign) = (certificates.ca(), Certificates::generate()?);
+    let caller = |api: &str, authority: &Path| -> Result<User> {
+        let environment = [("AWS_CA_BUNDLE", authority.as_os_str())];
+        let arguments = [api, &s3, "eu-west-1", &key, &secret, "boto3"];
+        Ok(User(Peer::start_with("peers", &environment, &program, &arguments)?))
+    };
+    let list = json!({});
+    let mut careful = caller(&tls, &trusted)?;
+    done(&careful.api("list_projects", &list)?);
+    done(&careful.s3("create_bucket", &json!({ "Bucket": "pictures" }))?);
+    refused(&caller(&plain, &trusted)?.api("list_projects", &list)?, "AccessDeniedException", 403, "no policy allows");
+    let stranger = caller(&tls, &foreign.ca())?.api("list_projects", &list)?;
+    ensure!(stranger["failed"].as_str().is_some_and(|told| told.contains("SSL")), "{stranger}");
+    // What only this machine may ask has no door there.
+    let mut open = std::net::TcpStream::connect(tls.trim_start_matches("https://"))?;
+    std::io::Write::write_all(&mut open, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let mut answer = Vec::new();
+    // Whether it is told by an alert or by a reset.
+    let _ = std::io::Read::read_to_end(&mut open, &mut answer);
+    ensure!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
+    let records = site.audited()?;
+    assert_eq!(records[0]["sourceIPAddress"], "127.0.0.1");
     site.end()
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use linewarden_testkit::postgres::Postgres;
+use linewarden_testkit::sandbox::DaemonSandbox;
 use serde_json::json;
 
 use crate::life::{lives_at, parts};
@@ -58,4 +59,44 @@ fn files(folder: &Path) -> Result<Vec<Vec<u8>>> {
         }
     }
     Ok(found)
+}
+
+#[test]
+fn what_is_wrong_with_the_api_is_told_with_its_place() -> Result<()> {
+    let daemon = DaemonSandbox::new(env!("CARGO_BIN_EXE_linewarden"))?;
+    let told = |config: &str| -> Result<(Option<i32>, String)> {
+        daemon.write("lines.toml", format!("[api]\n{config}"))?;
+        let output = daemon.call(&["serve", "lines.toml", "--check"])?;
+        Ok((output.status.code(), String::from_utf8(output.stderr)?))
+    };
+    let table = [
+        ("", "lines.toml:1:1: [api]: `data` is missing"),
+        (
+            "data = \"d\"\ndatabase = \"mysql://x\"",
+            "lines.toml:3:12: [api]: `database` must be an address such as postgres://",
+        ),
+        ("data = \"d\"\ndatabase = \"postgres://a:b@c/d\"", "must not hold the password"),
+        ("data = \"d\"\ncalls_per_second = -1", "`calls_per_second` must be a whole number from 0 to 100000, got -1"),
+        ("data = \"d\"\naudit_days = 0", "`audit_days` must be a whole number from 1 to 10000, got 0"),
+        ("data = \"d\"\n[api.objects]", "[api], [objects]: `buckets` is missing"),
+        (
+            "data = \"d\"\n[api.objects]\nbuckets = [\"a\"]\nendpoint = \"s3.example.com\"",
+            "`endpoint` must be an address such as https://",
+        ),
+        ("data = \"d\"\n[api.tls]\nlisten = \"x\"", "[api], [tls]: `cert_file` is missing"),
+        ("data = \"d\"\n[api.tls]\nlisten = \"x\"", "`listen` must be an address and port"),
+        ("data = \"d\"\n[api.encryption]\nkey = \"x\"", "unknown key `key`, did you mean `keys`?"),
+    ];
+    for (config, wanted) in table {
+        let (code, error) = told(config)?;
+        ensure!(code != Some(0) && error.contains(wanted), "{config}: {code:?} {error}");
+        ensure!(!error.contains("a:b@c"), "the password was told: {error}");
+    }
+    // What only shows at the start is told with the key that it belongs to.
+    daemon.write("half.key", "5a")?;
+    daemon.write("lines.toml", "[api]\ndata = \"d\"\n[api.encryption]\nkeys = \".\"\n")?;
+    let output = daemon.call(&["serve", "lines.toml"])?;
+    let error = String::from_utf8(output.stderr)?;
+    ensure!(!output.status.success() && error.contains("[api.encryption]") && error.contains("half"), "{error}");
+    Ok(())
 }

@@ -28,6 +28,8 @@ pub struct ApiConfig {
     pub account: String,
     /// Where the S3 endpoint listens.
     pub s3_listen: SocketAddr,
+    /// A door of the API over TLS, over which the S3 endpoint is then too.
+    pub tls: Option<TlsConfig>,
     /// The file of the access keys.
     pub keys: PathBuf,
     /// Whether the REST API asks for signatures; the S3 endpoint always does.
@@ -44,6 +46,17 @@ pub struct ApiConfig {
     pub calls_per_second: Option<NonZeroU32>,
     /// How many days the audit log keeps.
     pub audit_days: u16,
+}
+
+/// A door over TLS.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Where the API listens for it.
+    pub listen: SocketAddr,
+    /// The certificate and those above it, as PEM.
+    pub cert_file: PathBuf,
+    /// Its private key, as PEM.
+    pub key_file: PathBuf,
 }
 
 /// An S3 of somebody else's.
@@ -97,6 +110,7 @@ pub(super) fn read_api(section: &Section<'_>, context: &Context, listen: SocketA
         encryption.finish();
         EncryptionConfig { keys, default }
     });
+    let tls = section.section("tls").map(|tls| read_tls(&tls, context));
     let calls = section.integer("calls_per_second", 0, 100_000).and_then(|calls| u32::try_from(calls).ok());
     let audit_days = section.integer("audit_days", 1, 10_000).unwrap_or(AUDIT_DAYS);
     section.finish();
@@ -120,6 +134,10 @@ pub(super) fn read_api(section: &Section<'_>, context: &Context, listen: SocketA
         keys,
         is_signed,
         options,
+        tls: match tls {
+            Some(tls) => Some(tls?),
+            None => None,
+        },
         database: database?.unwrap_or_else(|| Database::Sqlite(data.join("linewarden.db"))),
         remote: match remote {
             Some(remote) => Some(remote?),
@@ -149,6 +167,23 @@ fn read_database(section: &Section<'_>) -> Option<Option<Database>> {
         return None;
     }
     Some(Some(Database::Postgres(url.value)))
+}
+
+fn read_tls(section: &Section<'_>, context: &Context) -> Option<TlsConfig> {
+    let allowed = "an address and port such as \"0.0.0.0:8743\"";
+    let listen = section.read("listen", allowed, |value| value.as_str()?.parse().ok());
+    let needed = |key: &'static str, allowed: &str| {
+        if section.value(key).is_none() {
+            section.missing(key, allowed);
+        }
+    };
+    needed("listen", allowed);
+    needed("cert_file", "a file with the certificate and those above it, as PEM");
+    needed("key_file", "a file with the certificate's private key, as PEM");
+    let file = |key| section.text(key).map(|file| context.path(&file.value));
+    let (cert_file, key_file) = (file("cert_file"), file("key_file"));
+    section.finish();
+    Some(TlsConfig { listen: listen?.value, cert_file: cert_file?, key_file: key_file? })
 }
 
 fn read_remote(section: &Section<'_>, context: &Context) -> Option<RemoteConfig> {

@@ -30,7 +30,7 @@ use crate::line::source as capture_source;
 use agent::read_agent;
 pub use agent::{AgentConfig, SocketAccess};
 use api::read_api;
-pub use api::{ApiConfig, EncryptionConfig, RemoteConfig};
+pub use api::{ApiConfig, EncryptionConfig, RemoteConfig, TlsConfig};
 pub use camera::{CameraConfig, Capture, Folder, QueueConfig, QueueDrop, SourceProperty};
 pub use decision::{DecisionConfig, UnknownPolicy};
 use evidence::read_evidence;

@@ -23,9 +23,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{HttpError, HttpResponse};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::Objects;
 pub use gate::{Ask, Gate};
@@ -40,7 +42,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// How the endpoint is served.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct S3Options {
     /// Connections at a time; further ones wait. A request that carries content keeps one of tokio's blocking threads,
     /// and a copy two: there must be more of them than that.
@@ -49,11 +51,13 @@ pub struct S3Options {
     pub region: String,
     /// How long requests have to end when the endpoint stops.
     pub grace: Duration,
+    /// Clients come over TLS, and not otherwise.
+    pub tls: Option<TlsAcceptor>,
 }
 
 impl Default for S3Options {
     fn default() -> Self {
-        Self { connections: 128, region: "us-east-1".to_owned(), grace: Duration::from_secs(30) }
+        Self { connections: 128, region: "us-east-1".to_owned(), grace: Duration::from_secs(30), tls: None }
     }
 }
 
@@ -93,14 +97,23 @@ pub async fn serve(
                 }
             },
         };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), of_connection(service.clone()));
-        let connection = graceful.watch(connection);
+        let (service, tls, watcher) = (service.clone(), options.tls.clone(), graceful.watcher());
         while requests.try_join_next().is_some() {}
         requests.spawn(async move {
-            if let Err(error) = connection.await {
+            let stream: Box<dyn Stream> = match tls {
+                None => Box::new(stream),
+                // A client that never greets would keep its place for ever.
+                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => Box::new(stream),
+                    Ok(Err(error)) => return tracing::debug!(%error, "a client does not speak TLS as it must"),
+                    Err(_) => return tracing::debug!("a client did not greet in time"),
+                },
+            };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), of_connection(service));
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, "connection ended early");
             }
             drop(permit);
@@ -112,6 +125,11 @@ pub async fn serve(
     }
     Ok(())
 }
+
+/// A connection, whether over TLS or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The endpoint on one connection, which ends after a refusal of a body that the client was still to send: hyper would take
 /// the client's next request for that body (`Expect: 100-continue`, as boto3 uploads).
