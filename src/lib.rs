@@ -8,6 +8,7 @@
 
 mod agent;
 mod api;
+mod apply;
 pub mod cli;
 pub mod config;
 mod control;

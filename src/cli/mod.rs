@@ -1,5 +1,6 @@
 //! The command line: what was called, with which exit code it ends, and where its log goes.
 
+mod apply;
 mod aws_model;
 mod challenge;
 mod dataset;
@@ -68,6 +69,8 @@ enum Command {
     Run(run::RunArgs),
     /// Run the lines and the doors of the old service
     Serve(serve::ServeArgs),
+    /// Make projects, data sets and models of the REST API as a file declares them
+    Apply(apply::ApplyArgs),
     /// Make, list and take away access keys of the REST API and the S3 endpoint
     Keys(keys::KeysArgs),
     /// Give a current boto3 and aws command line the service that they no longer have
@@ -89,6 +92,7 @@ impl Command {
             Self::Model(args) => model::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Serve(args) => serve::run(&args),
+            Self::Apply(args) => apply::run(&args),
             Self::Keys(args) => keys::run(&args),
             Self::AwsModel(args) => aws_model::run(&args),
         }

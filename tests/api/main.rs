@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
 
 mod access;
+mod apply;
 mod generated;
 mod kills;
 mod life;
