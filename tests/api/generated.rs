@@ -97,7 +97,7 @@ impl Fuzzer {
             if !is_required && self.random.bool() || wrong && self.random.f64() < 0.05 {
                 continue;
             }
-            let value = self.value(&member, &shape, wrong, 0);
+            let value = self.value(&member, &shape, wrong);
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             match location.as_str() {
                 "uri" => path = path.replace(&format!("{{{wire}}}"), &self.encoded(&text)),
@@ -167,7 +167,7 @@ impl Fuzzer {
     }
 
     /// A value of a shape, right or wrong.
-    fn value(&mut self, member: &str, shape: &str, wrong: bool, depth: usize) -> Value {
+    fn value(&mut self, member: &str, shape: &str, wrong: bool) -> Value {
         if wrong && self.random.f64() < 0.15 {
             return self.nasty();
         }
@@ -177,14 +177,14 @@ impl Fuzzer {
                 let mut members = Map::new();
                 for (name, shape, _, wire, is_required) in self.members(&json!(shape)) {
                     if is_required || self.random.bool() {
-                        members.insert(wire, self.value(&name, &shape, wrong, depth + 1));
+                        members.insert(wire, self.value(&name, &shape, wrong));
                     }
                 }
                 Value::Object(members)
             }
             "list" => {
                 let of = spec["member"]["shape"].as_str().unwrap().to_owned();
-                (0..self.random.usize(..4)).map(|_| self.value("", &of, wrong, depth + 1)).collect()
+                (0..self.random.usize(..4)).map(|_| self.value("", &of, wrong)).collect()
             }
             "integer" => json!(self.random.i32(-1..40)),
             "float" | "double" => json!(self.random.f64()),

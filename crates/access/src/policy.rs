@@ -388,11 +388,11 @@ fn condition(at: &str, operator: &str, key: &str, values: &Value) -> Result<Cond
     };
     let at = format!("{at}.{key}");
     let lower = key.to_lowercase();
-    let is_known = |known: &&str| match known.strip_suffix('/') {
-        Some(_) => lower.len() > known.len() && lower.starts_with(*known),
-        None => lower == **known,
+    let is_known = |known: &str| match known.strip_suffix('/') {
+        Some(_) => lower.len() > known.len() && lower.starts_with(known),
+        None => lower == known,
     };
-    if !KEYS.iter().any(|known| is_known(&known)) {
+    if !KEYS.iter().any(|known| is_known(known)) {
         return Err(wrong(&at, format!("is not a condition key that is known here: {} are", KEYS.join(", "))));
     }
     let values = texts(&at, values)?;
@@ -475,7 +475,8 @@ mod tests {
 
     #[test]
     fn conditions_hold_as_the_table_says() {
-        let cases: [(&str, &[(&str, &str)], bool); 20] = [
+        type Known = &'static [(&'static str, &'static str)];
+        let cases: [(&str, Known, bool); 20] = [
             (r#"{"StringNotEquals": {"aws:username": "anna"}}"#, &[("aws:username", "ben")], true),
             (r#"{"StringNotEquals": {"aws:username": "anna"}}"#, &[("aws:username", "anna")], false),
             (r#"{"StringNotEquals": {"aws:ResourceTag/a": "b"}}"#, &[], true),

@@ -37,18 +37,10 @@ impl Peer {
         program: &Path,
         arguments: &[&str],
     ) -> Result<Self> {
-        let peers = folder()?.join(packages);
-        ensure!(
-            peers.join("peers.txt").is_file(),
-            "there are no test peers in `{}`: run `make setup`",
-            peers.display()
-        );
-        let mut child = Command::new("python3")
+        let mut child = python(packages)?
             .arg("-u")
             .arg(program)
             .args(arguments)
-            .env("PYTHONPATH", &peers)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -129,6 +121,18 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Python with the packages of a folder that `make setup` lays, to be told what to run.
+///
+/// # Errors
+/// When there are none.
+pub fn python(packages: &str) -> Result<Command> {
+    let peers = folder()?.join(packages);
+    ensure!(peers.join("peers.txt").is_file(), "there are no test peers in `{}`: run `make setup`", peers.display());
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", &peers).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
 }
 
 /// Where `scripts/setup` lays things.
