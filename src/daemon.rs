@@ -20,7 +20,8 @@ use crate::config::{Config, TlsConfig};
 use crate::control::RunFile;
 use crate::events::EvidenceEvents;
 use crate::http::{Control, Server};
-use crate::line::Line;
+use crate::line::models::LoadedModel;
+use crate::line::{Controls, Line};
 use crate::metrics::Metrics;
 use crate::services::Running;
 use crate::tls::{self, TlsListener};
@@ -66,7 +67,10 @@ async fn serve(config: &Config, path: &Path) -> anyhow::Result<()> {
     }
     let agent = start_agent(config, &metrics).await?;
     let services = match &config.api {
-        Some(api) => Some(Running::start(api, &metrics).await?),
+        Some(api) => {
+            let controls: Vec<Controls> = lines.iter().map(Line::controls).collect();
+            Some(Running::start(api, &metrics, Arc::new(move |package| line_of(&controls, package))).await?)
+        }
         None => None,
     };
     let api = services.as_ref().map(|running| {
@@ -129,6 +133,18 @@ async fn start_agent(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
     let metrics = Arc::clone(metrics);
     let started = tokio::task::spawn_blocking(move || Agent::start(&agent, &metrics));
     started.await.context("the agent's start panicked")?.map(Some)
+}
+
+/// The line that runs the package, or keeps it for the way back.
+fn line_of(lines: &[Controls], package: &Path) -> Option<String> {
+    // A path may be written in several ways; one that is not there is nobody's.
+    let package = package.canonicalize().ok()?;
+    let is_it = |model: &LoadedModel| model.path.canonicalize().is_ok_and(|path| path == package);
+    let uses = |line: &&Controls| {
+        let current = line.models.current();
+        is_it(&current.running) || current.before.as_ref().is_some_and(is_it)
+    };
+    lines.iter().find(uses).map(|line| line.name.clone())
 }
 
 /// The API's door over TLS.

@@ -11,7 +11,7 @@ mod projects;
 mod running;
 mod tags;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -46,7 +46,11 @@ pub(crate) struct Services {
     pub(crate) naming: Naming,
     /// Where finished packages lie: `<project>/<version>` below it.
     pub(crate) packages: PathBuf,
+    pub(crate) line_of: LineOf,
 }
+
+/// The line of this machine that runs a package, or keeps it for the way back.
+pub(crate) type LineOf = Arc<dyn Fn(&Path) -> Option<String> + Send + Sync>;
 
 /// How resources are named.
 #[derive(Debug, Clone)]

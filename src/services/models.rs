@@ -106,6 +106,10 @@ impl Services {
     pub(super) async fn delete_model(&self, call: &Call<'_>) -> Answer {
         let project = call.text("ProjectName");
         let version = self.version(project, call.text("ModelVersion")).await?;
+        if let Some(line) = (self.line_of)(&self.packages.join(project).join(version.to_string())) {
+            let told = format!("The model is used by the line {line}: give that another model first.");
+            return Err(Fault::conflict("MODEL", self.naming.model(project, version), told));
+        }
         let from = [
             ModelStatus::Training,
             ModelStatus::Trained,

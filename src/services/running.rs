@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Naming, Services};
+use super::{LineOf, Naming, Services};
 use crate::config::{ApiConfig, RemoteConfig};
 use crate::gate::{Gate, Rules};
 use crate::hosting::Hosting;
@@ -37,14 +37,14 @@ impl Running {
     ///
     /// # Errors
     /// When the data folder cannot be used.
-    pub(crate) async fn start(config: &ApiConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: &ApiConfig, metrics: &Arc<Metrics>, line_of: LineOf) -> anyhow::Result<Self> {
         let data = &config.data;
         let failed = || format!("cannot keep data in `{}`", data.display());
         let keys = Keys::open(&config.keys)?;
         let listener = TcpListener::bind(config.s3_listen).await.with_context(|| {
             format!("cannot listen on {} for S3: free the port, or set `s3_listen` under `[api]`", config.s3_listen)
         })?;
-        let packages = data.join("models");
+        let packages = config.models();
         for folder in [data, &packages] {
             tokio::fs::create_dir_all(folder).await.with_context(failed)?;
         }
@@ -72,6 +72,7 @@ impl Running {
             bell: Arc::new(Bell::default()),
             naming,
             packages,
+            line_of,
         });
         let jobs = Jobs::start(&services, data.join("work")).await.with_context(failed)?;
         services.resume_hosting().await.map_err(|fault| anyhow::anyhow!("{}: {fault}", failed()))?;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
 
 mod door;
+mod elements;
 mod generated;
 mod pictures;
 

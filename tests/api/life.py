@@ -266,6 +266,10 @@ def errors(order):
     }
 
 
+def delete_model(order):
+    return refused(lookout.delete_model, ProjectName=project, ModelVersion="1")
+
+
 def delete(order):
     lookout.delete_model(ProjectName=project, ModelVersion="1")
     deadline = time.time() + 60

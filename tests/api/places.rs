@@ -100,3 +100,36 @@ fn what_is_wrong_with_the_api_is_told_with_its_place() -> Result<()> {
     ensure!(!output.status.success() && error.contains("[api.encryption]") && error.contains("half"), "{error}");
     Ok(())
 }
+
+#[test]
+fn a_line_runs_a_trained_model_by_its_arn_and_keeps_it_from_being_deleted() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    parts(folder.path())?;
+    let mut site = Site::new()?;
+    let mut client = site.client(folder.path(), "cap")?;
+    for step in ["bucket", "upload", "create", "train"] {
+        client.does(step)?;
+    }
+    site.daemon.terminate()?;
+    ensure!(site.daemon.wait_end()?.success());
+    let line = |version: u32| {
+        format!(
+            "{CONFIG}[[line]]\nname = \"press\"\nmodel = \"arn:aws:lookoutvision:eu-west-1:123456789012:model/cap/{version}\"\n\
+             device = \"cpu\"\n[[line.camera]]\nname = \"top\"\npipeline = \"synthetic\"\nwith = {{ width = 160, height = 120 }}\n"
+        )
+    };
+    site.daemon.write("other.toml", line(2))?;
+    let output = site.daemon.call(&["serve", "other.toml", "--check"])?;
+    let error = String::from_utf8(output.stderr)?;
+    ensure!(!output.status.success() && error.contains("has no trained model cap/2"), "{error}");
+    site.daemon.serve(&line(1))?;
+    let scored = "linewarden_processed_image_total{camera=\"top\",line=\"press\",model_version=\"1\",project=\"cap\"}";
+    site.daemon.wait_metric(scored, |scored| scored >= 5.0)?;
+    let mut client = site.client(folder.path(), "cap")?;
+    let refusal = client.does("delete_model")?;
+    ensure!(
+        refusal[0] == "ConflictException" && refusal[3].as_str().is_some_and(|told| told.contains("line press")),
+        "{refusal}"
+    );
+    site.end()
+}

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announcer;
 mod broker_url;
 mod config;
 mod credentials;
@@ -24,6 +25,7 @@ mod subscriber;
 mod tls;
 mod wire;
 
+pub use announcer::{Announcer, AnnouncerObserver, AnnouncerStats};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
 pub use config::{OutboxConfig, PublisherConfig, check_name};
 pub use credentials::{PASSWORD_VARIABLE, USER_VARIABLE};

@@ -94,6 +94,32 @@ pub fn with_view<T>(
     read(view.cropped(visible(buffer, (layout.width_px, layout.height_px)))?)
 }
 
+/// The visible part of an RGB buffer: width, height, and its rows, each padded to a multiple of four bytes.
+pub(crate) fn padded_rgb(
+    buffer: &gst::BufferRef,
+    info: &gst_video::VideoInfo,
+) -> Result<(u32, u32, Vec<u8>), PictureError> {
+    let layout = Layout::of(buffer, info)?;
+    if layout.format != PixelFormat::Rgb {
+        return Err(PictureError::Format(info.format()));
+    }
+    let map = buffer.map_readable().map_err(|_| PictureError::Map)?;
+    let bytes = map.as_slice();
+    let (offset, stride) = layout.planes.first().copied().unwrap_or_default();
+    let wrong = || PictureError::Layout { plane: 0, offset, size: bytes.len(), stride };
+    let stride_bytes = usize::try_from(stride).map_err(|_| wrong())?;
+    let Rect { x, y, width_px, height_px } = visible(buffer, (layout.width_px, layout.height_px));
+    let width_bytes = 3 * width_px as usize;
+    let padding = vec![0; width_bytes.next_multiple_of(4) - width_bytes];
+    let mut rows = Vec::with_capacity((width_bytes + padding.len()) * height_px as usize);
+    for row in 0..height_px as usize {
+        let start = offset + (y as usize + row) * stride_bytes + 3 * x as usize;
+        rows.extend_from_slice(bytes.get(start..start + width_bytes).ok_or_else(wrong)?);
+        rows.extend_from_slice(&padding);
+    }
+    Ok((width_px, height_px, rows))
+}
+
 /// Opens a buffer as a canvas, and hands it to `draw`. Memory that others read too is copied first.
 pub(crate) fn with_canvas<T>(
     buffer: &mut gst::BufferRef,

@@ -1,5 +1,6 @@
 //! The GStreamer plugin `linewarden`: [`anomalydetect`], [`anomalyoverlay`], [`mqttpublish`], and
-//! [`syntheticline`], a camera for demonstrations and tests.
+//! [`syntheticline`], a camera for demonstrations and tests; [`lookoutvision`] and [`mqttpublisher`] in the place of the old
+//! service's sample elements.
 //!
 //! Frames come in; the same frames go out with what the model said of them in [`meta`]. The elements carry data between
 //! GStreamer and the crates that do the work (`model` scores and draws, `core` decides, `publish` delivers), and know
@@ -8,9 +9,11 @@
 pub mod anomalydetect;
 pub mod anomalyoverlay;
 pub mod frame;
+pub mod lookoutvision;
 pub mod meta;
 mod metrics;
 pub mod mqttpublish;
+pub mod mqttpublisher;
 mod stats;
 pub mod syntheticline;
 
@@ -22,7 +25,9 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     meta::register();
     anomalydetect::register(plugin)?;
     anomalyoverlay::register(plugin)?;
+    lookoutvision::register(plugin)?;
     mqttpublish::register(plugin)?;
+    mqttpublisher::register(plugin)?;
     syntheticline::register(plugin)
 }
 

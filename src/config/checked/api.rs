@@ -72,6 +72,13 @@ pub struct RemoteConfig {
     pub credentials_file: Option<PathBuf>,
 }
 
+impl ApiConfig {
+    /// Where trained models lie: `<project>/<version>` below it.
+    pub fn models(&self) -> PathBuf {
+        self.data.join("models")
+    }
+}
+
 /// Where encryption keys are.
 #[derive(Debug, Clone, Default)]
 pub struct EncryptionConfig {

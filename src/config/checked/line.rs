@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use linewarden_contract::{Arn, Resource};
 use linewarden_core::ModelRef;
 use linewarden_model::package::Package;
 use linewarden_model::{DeviceRequest, Rect};
@@ -19,7 +20,7 @@ use super::outputs::read_modbus;
 use super::parts::{PartsConfig, read_parts};
 use super::shadow::{ShadowConfig, read_commands, read_shadow};
 use super::watch::{WatchConfig, read_watch};
-use crate::config::raw::Section;
+use crate::config::raw::{Placed, Section};
 
 /// One conveyor.
 #[derive(Debug, Clone)]
@@ -170,8 +171,33 @@ fn read_model(section: &Section<'_>, context: &Context) -> Option<Package> {
         }
         return None;
     };
-    let package = Package::read(&context.path(&model.value));
+    let path = match model.value.strip_prefix("arn:") {
+        None => context.path(&model.value),
+        Some(_) => trained_model(&model, section, context)?,
+    };
+    let package = Package::read(&path);
     package.map_err(|error| section.problem(model.at, format!("`model`: {error}"))).ok()
+}
+
+/// Where the REST API keeps the model of this ARN.
+fn trained_model(model: &Placed<String>, section: &Section<'_>, context: &Context) -> Option<PathBuf> {
+    let refuse = |told: String| section.problem(model.at.clone(), format!("`model`: {told}"));
+    let Some(Resource::Model { project, version }) = Arn::parse(&model.value).ok().map(|arn| arn.resource().clone())
+    else {
+        let allowed = "arn:aws:lookoutvision:REGION:ACCOUNT:model/PROJECT/VERSION";
+        refuse(format!("must be a package or the ARN of a model, {allowed}, got `{}`", model.value));
+        return None;
+    };
+    let Some(models) = context.trained.get() else {
+        refuse("an ARN names a model of the REST API, which needs a table `[api]` in this file".to_owned());
+        return None;
+    };
+    let path = models.join(&project).join(version.to_string());
+    if !path.exists() {
+        refuse(format!("the REST API has no trained model {project}/{version}"));
+        return None;
+    }
+    Some(path)
 }
 
 pub(super) fn parse_roi(text: &str) -> Option<Rect> {

@@ -14,6 +14,7 @@ mod parts;
 mod shadow;
 mod watch;
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -108,6 +109,8 @@ pub enum Doors {
 pub(super) struct Context {
     pub(super) base: PathBuf,
     pub(super) shapes: Shapes,
+    /// Where the models of the REST API lie, once `[api]` was read.
+    pub(super) trained: OnceCell<PathBuf>,
 }
 
 impl Context {
@@ -127,7 +130,7 @@ pub(crate) fn check(path: &Path, text: String, pipelines: Option<&Path>, doors: 
     let beside = base.join("pipelines");
     let folders: Vec<PathBuf> = std::iter::once(beside).chain(pipelines.map(Path::to_owned)).collect();
     let shapes = Shapes::read(&folders).map_err(|problems| ConfigError { problems })?;
-    let context = Context { base, shapes };
+    let context = Context { base, shapes, trained: OnceCell::new() };
     let config = {
         let table = source.parse();
         read_config(&Section::root(&source, &table), &context, doors)
@@ -147,6 +150,10 @@ fn read_config(root: &Section<'_>, context: &Context, doors: Doors) -> Option<Co
     let sections = root.sections("line");
     let agent = root.section("agent").map(|section| read_agent(&section, context));
     let api = root.section("api").map(|section| read_api(&section, context, listen));
+    if let Some(Some(api)) = &api {
+        // Set here, and nowhere else.
+        let _ = context.trained.set(api.models());
+    }
     match doors {
         Doors::Lines if sections.is_empty() => root.missing("line", "one or more tables `[[line]]`"),
         Doors::All if sections.is_empty() && agent.is_none() && api.is_none() => {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise, in its helpers too")]
 
+mod announcer;
 mod delivery;
 mod failover;
 mod gate;
