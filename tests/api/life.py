@@ -35,7 +35,7 @@ BUCKET = f"{project}-pictures"
 
 
 def until(ask, done):
-    deadline = time.time() + 300
+    deadline = time.time() + 600
     while True:
         answer = ask()
         if answer["Status"] not in ("TRAINING", "CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "STARTING_HOSTING", "STOPPING_HOSTING", "CREATED", "RUNNING"):

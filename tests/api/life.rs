@@ -161,6 +161,20 @@ fn component_runs(archive: &Path, folder: &Path) -> Result<()> {
 
 #[test]
 fn the_guides_cookies_are_told_apart_without_any_option() -> Result<()> {
+    cookies(Kind::Boto3)
+}
+
+#[test]
+fn the_newest_boto3_has_the_cookies_told_apart() -> Result<()> {
+    cookies(Kind::NewestBoto3)
+}
+
+#[test]
+fn the_aws_command_has_the_cookies_told_apart() -> Result<()> {
+    cookies(Kind::AwsCommand)
+}
+
+fn cookies(kind: Kind) -> Result<()> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/cookies");
     if !data.is_dir() {
         // Loudly: the data are not part of the project.
@@ -174,7 +188,7 @@ fn the_guides_cookies_are_told_apart_without_any_option() -> Result<()> {
     std::os::unix::fs::symlink(data.join("test-images").canonicalize()?, folder.path().join("test"))?;
     let labels = std::fs::read_to_string(data.join("test-labels.csv"))?;
     let site = Site::new()?;
-    let mut client = site.client(folder.path(), "cookies")?;
+    let mut client = site.client_of(kind, folder.path(), "cookies")?;
     client.does("bucket")?;
     client.does("upload")?;
     client.does("create")?;
@@ -189,7 +203,10 @@ fn the_guides_cookies_are_told_apart_without_any_option() -> Result<()> {
         // Segmentation: the background comes first, and the mask is a PNG.
         assert_eq!((&answer[2][0], &answer[3]), (&json!("background"), &json!("89504e47")), "{name}");
     }
-    std::io::Write::write_all(&mut std::io::stderr(), format!("cookies: {}\n", trained["performance"]).as_bytes())?;
+    std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("cookies by {kind:?}: {}\n", trained["performance"]).as_bytes(),
+    )?;
     client.does("delete")?;
     site.end()
 }

@@ -19,7 +19,7 @@ use linewarden_testkit::sandbox::DaemonSandbox;
 use serde_json::{Value, json};
 
 /// A training and its evaluation, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 const CONFIG: &str = "[api]\ndata = \"data\"\nregion = \"eu-west-1\"\naccount = \"123456789012\"\ns3_listen = \"127.0.0.1:0\"\ndevice = \"cpu\"\n";
 
 /// A daemon with the API, and an access key.
