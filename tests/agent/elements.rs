@@ -71,7 +71,8 @@ fn what_is_wrong_is_told_with_the_component_and_what_to_look_at() -> Result<()> 
     let mut site = Site::new(&[Component("cap", 160, 120, ModelType::Classification)], "")?;
     let socket = site.daemon.path(SOCKET);
     let told = |element: &str| -> Result<String> {
-        let launched = gst_launch(&format!("{} ! {element} ! fakesink", source("black", 2)), PATIENCE)?;
+        let pipeline = format!("{} ! {element} ! fakesink async=false", source("black", 2));
+        let launched = gst_launch(&pipeline, PATIENCE)?;
         ensure!(!launched.status.success(), "{element}: {}", launched.stdout);
         Ok(launched.stderr)
     };
