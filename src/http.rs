@@ -80,11 +80,8 @@ impl Server {
             None => routes,
         };
         let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serve = axum::serve(listener, routes).with_graceful_shutdown(async {
-            // A dropped sender means stop too.
-            let _ = stopped.await;
-        });
+        let (stop, stopped) = stopper();
+        let serve = axum::serve(listener, routes).with_graceful_shutdown(stopped);
         Self { stop, task: tokio::spawn(serve.into_future()) }
     }
 
@@ -97,12 +94,9 @@ impl Server {
             request.extensions_mut().insert(OverTls);
             request
         }));
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = stopper();
         let api = api.into_make_service_with_connect_info::<Peer>();
-        let serve = axum::serve(listener, api).with_graceful_shutdown(async {
-            // A dropped sender means stop too.
-            let _ = stopped.await;
-        });
+        let serve = axum::serve(listener, api).with_graceful_shutdown(stopped);
         Self { stop, task: tokio::spawn(serve.into_future()) }
     }
 
@@ -116,6 +110,16 @@ impl Server {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// What ends a server: one end is told, the other waited for.
+pub(crate) fn stopper() -> (oneshot::Sender<()>, impl Future<Output = ()>) {
+    let (stop, stopped) = oneshot::channel();
+    let stopped = async {
+        // A dropped sender means stop too.
+        let _ = stopped.await;
+    };
+    (stop, stopped)
 }
 
 async fn ready(State(doors): State<Doors>) -> Response {
@@ -155,12 +159,8 @@ async fn change_model(
     Path(line): Path<String>,
     body: String,
 ) -> Response {
-    let controls = match doors.control.line(peer, &headers, &line) {
-        Ok(controls) => controls,
-        Err(refusal) => return *refusal,
-    };
-    let change: Change = match understood(&body) {
-        Ok(change) => change,
+    let (controls, change): (_, Change) = match doors.control.asked(peer, &headers, &line, &body) {
+        Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
     if change.model.is_some() == change.rollback {
@@ -204,12 +204,8 @@ async fn announce_challenge(
     Path(line): Path<String>,
     body: String,
 ) -> Response {
-    let controls = match doors.control.line(peer, &headers, &line) {
-        Ok(controls) => controls,
-        Err(refusal) => return *refusal,
-    };
-    let request: Request = match understood(&body) {
-        Ok(request) => request,
+    let (controls, request): (_, Request) = match doors.control.asked(peer, &headers, &line, &body) {
+        Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
     match controls.watch.announce(request) {
@@ -230,6 +226,17 @@ impl Control {
             let told = format!("there is no line `{line}`: lines are {}", names.join(", "));
             Box::new(refused(StatusCode::NOT_FOUND, &told))
         })
+    }
+
+    /// The line and what the body asks of it, or what to say to somebody who may not have that.
+    fn asked<T: DeserializeOwned>(
+        &self,
+        peer: SocketAddr,
+        headers: &HeaderMap,
+        line: &str,
+        body: &str,
+    ) -> Result<(&Controls, T), Box<Response>> {
+        Ok((self.line(peer, headers, line)?, understood(body)?))
     }
 
     /// What to say to somebody who may not.

@@ -1,6 +1,5 @@
 //! The daemon's end of TLS: a certificate from files, and a listener whose clients greet side by side.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -37,19 +36,15 @@ pub(crate) fn acceptor(config: &TlsConfig) -> anyhow::Result<TlsAcceptor> {
     let TlsConfig { cert_file, key_file, .. } = config;
     let of = |path: &Path| format!("cannot use `{}` under `[api.tls]`", path.display());
     let certificates = CertificateDer::pem_file_iter(cert_file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = certificates.map_err(told).with_context(|| of(cert_file))?;
+    let certificates = certificates.with_context(|| of(cert_file))?;
     anyhow::ensure!(!certificates.is_empty(), "{}: it holds no certificate", of(cert_file));
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(told).with_context(|| of(key_file))?;
+    let key = PrivateKeyDer::from_pem_file(key_file).with_context(|| of(key_file))?;
     let config =
         ServerConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions();
-    let config = config.map_err(told)?.with_no_client_auth().with_single_cert(certificates, key);
-    let mut config = config.map_err(told).with_context(|| of(key_file))?;
+    let config = config?.with_no_client_auth().with_single_cert(certificates, key);
+    let mut config = config.with_context(|| of(key_file))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn told(error: impl fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
 }
 
 /// Takes connections, greets, and hands over those that greeted well.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
-use linewarden_access::{Scope, Signed, sign};
+use linewarden_access::{Credentials, Scope, Signed, encoded, sign};
 use serde_json::Value;
 
 const BASE: &str = "/2020-11-20/";
@@ -14,35 +14,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// What a service that is busy or failed may be asked again.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// Who asks.
-#[derive(Clone)]
-pub(crate) struct Credentials {
-    pub(crate) key: String,
-    pub(crate) secret: String,
-}
-
-impl Credentials {
-    /// From a file with lines `aws_access_key_id = ...` and `aws_secret_access_key = ...`, as `linewarden keys create` prints
-    /// them, or from the environment.
-    pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = file else {
-            let of = |name: &str| {
-                let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-                value.with_context(|| format!("set {name}, or name a file by `--credentials`"))
-            };
-            return Ok(Self { key: of("AWS_ACCESS_KEY_ID")?, secret: of("AWS_SECRET_ACCESS_KEY")? });
-        };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        let of = |name: &str| {
-            let mut pairs = text.lines().filter_map(|line| line.split_once('='));
-            let value = pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned());
-            let value = value.filter(|value| !value.is_empty());
-            value.with_context(|| format!("`{}` has no line `{name} = ...`", path.display()))
-        };
-        Ok(Self { key: of("aws_access_key_id")?, secret: of("aws_secret_access_key")? })
-    }
-}
 
 /// One endpoint, asked by one caller.
 pub(crate) struct Client {
@@ -140,8 +111,8 @@ impl Client {
         headers.insert(header::HOST, HeaderValue::from_str(&host).context("the endpoint is no host")?);
         let request = Signed { method, raw_path, raw_query, headers: &headers, body };
         let scope = Scope { region: &self.region, service: "lookoutvision" };
-        let Credentials { key, secret } = &self.credentials;
-        let signed = sign(&request, scope, Timestamp::now(), key, secret).context("the request cannot be signed")?;
+        let Credentials { id, secret } = &self.credentials;
+        let signed = sign(&request, scope, Timestamp::now(), id, secret).context("the request cannot be signed")?;
         let url = format!("{}{target}", self.endpoint.as_str().trim_end_matches('/'));
         let mut asked = self.http.request(method.parse().context("no method")?, url).body(body.to_vec());
         for (name, value) in signed {
@@ -155,16 +126,4 @@ impl Client {
         let bytes = answer.bytes().await.with_context(|| format!("{} breaks off", self.endpoint))?;
         Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
-}
-
-/// One segment of a path, or one value of a query.
-pub(super) fn encoded(text: &str) -> String {
-    let mut written = String::new();
-    for &byte in text.as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => written.push(char::from(byte)),
-            _ => written.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    written
 }

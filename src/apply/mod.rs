@@ -11,9 +11,10 @@ mod plan;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use linewarden_access::encoded;
 use serde_json::{Value, json};
 
-pub(crate) use client::{Client, Credentials};
+pub(crate) use client::Client;
 pub(crate) use declared::{Declared, read};
 use plan::{Found, FoundModel, FoundProject};
 pub(crate) use plan::{Plan, Step};
@@ -35,7 +36,7 @@ pub(crate) async fn look(client: &Client, declared: &Declared) -> anyhow::Result
             let Some(whole) = client.get(&format!("{path}/models/{version}")).await? else { continue };
             let whole = &whole["ModelDescription"];
             let arn = text(whole, "ModelArn").context("a model without an ARN")?;
-            let tags = client.get(&format!("tags/{}", client::encoded(&arn))).await?.unwrap_or_default();
+            let tags = client.get(&format!("tags/{}", encoded(&arn))).await?.unwrap_or_default();
             let tags = tags["Tags"].as_array().cloned().unwrap_or_default();
             of_project.models.push(FoundModel {
                 version,
@@ -80,13 +81,13 @@ pub(crate) async fn make_so(client: &Client, step: &Step, say: &mut dyn FnMut(&s
         }
         Step::AwaitTraining { project, version, .. } => trained(client, project, version, say).await?,
         Step::Tag { arn, set, remove, .. } => {
-            let path = format!("tags/{}", client::encoded(arn));
+            let path = format!("tags/{}", encoded(arn));
             if !set.is_empty() {
                 let tags: Vec<Value> = set.iter().map(|(key, value)| json!({ "Key": key, "Value": value })).collect();
                 client.change("POST", &path, &json!({ "Tags": tags })).await?;
             }
             if !remove.is_empty() {
-                let keys: Vec<String> = remove.iter().map(|key| format!("tagKeys={}", client::encoded(key))).collect();
+                let keys: Vec<String> = remove.iter().map(|key| format!("tagKeys={}", encoded(key))).collect();
                 client.change("DELETE", &format!("{path}?{}", keys.join("&")), &Value::Null).await?;
             }
         }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
+use linewarden_access::Credentials;
 
 use super::{CallError, must_exist};
-use crate::apply::{self, Client, Credentials, Declared, Plan};
+use crate::apply::{self, Client, Declared, Plan};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,8 +61,8 @@ pub(super) struct ApplyArgs {
 pub(super) fn run(args: &ApplyArgs) -> anyhow::Result<()> {
     must_exist("declaration", &args.file)?;
     let declared = apply::read(&args.file).map_err(|error| CallError(format!("{error:#}")))?;
-    let credentials =
-        Credentials::read(args.credentials.as_deref()).map_err(|error| CallError(format!("{error:#}")))?;
+    let credentials = Credentials::find(args.credentials.as_deref(), "a file by `--credentials`")
+        .map_err(|error| CallError(error.to_string()))?;
     let client = Client::new(&args.endpoint, &args.region, credentials, args.ca.as_deref())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;

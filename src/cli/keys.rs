@@ -90,8 +90,7 @@ pub(super) fn run(args: &KeysArgs) -> anyhow::Result<()> {
             let everything = [ADMINISTRATOR.to_owned()];
             let policies = if policies.is_empty() && !is_known { &everything[..] } else { policies };
             policies.iter().try_for_each(|policy| keys.attach(user, policy))?;
-            let made = keys.create(user)?;
-            format!("aws_access_key_id = {}\naws_secret_access_key = {}\n", made.id, made.secret)
+            keys.create(user)?.to_lines()
         }
         Call::Attach { user, policy } => {
             must_be_a_name(user)?;

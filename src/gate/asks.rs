@@ -1,7 +1,7 @@
 //! What a call of an operation needs to be allowed: actions on resources, as policies name them.
 
 use linewarden_access::Context;
-use linewarden_contract::{Arn, Input, Operation, text};
+use linewarden_contract::{Input, Operation, text};
 use serde_json::Value;
 
 use super::SERVICE;
@@ -20,7 +20,8 @@ pub(super) struct Ask {
 /// Everything that the call needs: its own action, and those on the objects that it makes the service read or write for it.
 /// `newest` is the version that `latest` means.
 pub(super) fn asks_of(operation: &Operation, input: &Input, naming: &Naming, newest: Option<u64>) -> Vec<Ask> {
-    let own = Ask { action: format!("{SERVICE}:{}", operation.name()), ..resource_of(input, naming, newest) };
+    let (resource, has_tags) = resource_of(input, naming, newest);
+    let own = Ask { action: format!("{SERVICE}:{}", operation.name()), resource, has_tags };
     let mut asks = vec![own];
     if let Some(manifest) = deep(input, "DatasetSource/GroundTruthManifest/S3Object") {
         asks.extend(of_object("s3:GetObject", manifest, "Key"));
@@ -52,21 +53,17 @@ pub(super) fn bucket_arn(bucket: &str, key: Option<&str>) -> String {
     }
 }
 
-/// The resource of the call's own action.
-fn resource_of(input: &Input, naming: &Naming, newest: Option<u64>) -> Ask {
-    let ask = |resource: String, has_tags| Ask { action: String::new(), resource, has_tags };
+/// The resource of the call's own action, and whether it may have tags.
+fn resource_of(input: &Input, naming: &Naming, newest: Option<u64>) -> (String, bool) {
     if let Some(arn) = text(input, "ResourceArn") {
-        return ask(arn.to_owned(), true);
+        return (arn.to_owned(), true);
     }
-    let Some(project) = text(input, "ProjectName") else { return ask("*".to_owned(), false) };
-    let Some(written) = text(input, "ModelVersion") else {
-        let arn = Arn::project(&naming.region, &naming.account, project);
-        return ask(arn.to_string(), false);
-    };
+    let Some(project) = text(input, "ProjectName") else { return ("*".to_owned(), false) };
+    let Some(written) = text(input, "ModelVersion") else { return (naming.project(project), false) };
     match written.parse().ok().or(newest) {
-        Some(version) => ask(naming.model(project, version), true),
+        Some(version) => (naming.model(project, version), true),
         // There is no model yet: who may see some of the project's may be told so.
-        None => ask(format!("arn:aws:{SERVICE}:{}:{}:model/{project}/{written}", naming.region, naming.account), false),
+        None => (format!("arn:aws:{SERVICE}:{}:{}:model/{project}/{written}", naming.region, naming.account), false),
     }
 }
 

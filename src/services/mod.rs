@@ -70,7 +70,7 @@ pub(crate) struct Call<'a> {
 type Answer = Result<Value, Fault>;
 
 impl Naming {
-    fn project(&self, project: &str) -> String {
+    pub(crate) fn project(&self, project: &str) -> String {
         Arn::project(&self.region, &self.account, project).to_string()
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use linewarden_access::Keys;
+use linewarden_access::{Credentials, Keys};
 use linewarden_objects::s3::{self, S3Options};
 use linewarden_objects::{Objects, Place, RemoteS3, Vault};
 use linewarden_store::Metadata;
@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{LineOf, Naming, Services};
-use crate::config::{ApiConfig, RemoteConfig};
+use crate::config::ApiConfig;
 use crate::gate::{Gate, Rules};
 use crate::hosting::Hosting;
+use crate::http::stopper;
 use crate::jobs::{Bell, Jobs};
 use crate::metrics::Metrics;
 use crate::tls;
@@ -80,12 +81,9 @@ impl Running {
         tracing::info!(%address, "S3 endpoint listens");
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let options = S3Options { region: config.region.clone(), tls, ..S3Options::default() };
-        let (s3_stop, stopped) = oneshot::channel::<()>();
+        let (s3_stop, stopped) = stopper();
         let asked: Arc<dyn s3::Gate> = Arc::<Gate>::clone(&gate);
-        let s3 = tokio::spawn(s3::serve(listener, services.objects.clone(), asked, options, async {
-            // A dropped sender means stop too.
-            let _ = stopped.await;
-        }));
+        let s3 = tokio::spawn(s3::serve(listener, services.objects.clone(), asked, options, stopped));
         Ok(Self { services, gate, jobs, s3_stop, s3 })
     }
 
@@ -114,37 +112,18 @@ async fn place(config: &ApiConfig) -> anyhow::Result<Place> {
         tokio::fs::create_dir_all(&folder).await?;
         return Ok(Place::Folder(folder));
     };
-    let (access_key_id, secret_access_key) = credentials(remote)?;
+    let file = remote.credentials_file.as_deref();
+    let Credentials { id, secret } = Credentials::find(file, "a `credentials_file` under `[api.objects]`")?;
     let scratch = config.data.join("scratch");
     tokio::fs::create_dir_all(&scratch).await?;
     Ok(Place::S3(RemoteS3 {
         endpoint: remote.endpoint.clone(),
         region: remote.region.clone(),
-        access_key_id,
-        secret_access_key,
+        access_key_id: id,
+        secret_access_key: secret,
         // Whoever writes an address without TLS means it.
         allow_http: remote.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")),
         buckets: remote.buckets.clone(),
         scratch,
     }))
-}
-
-/// Access key and secret for the remote store, from a file of `name = value` lines or from the environment.
-fn credentials(remote: &RemoteConfig) -> anyhow::Result<(String, String)> {
-    let Some(path) = &remote.credentials_file else {
-        let of = |name: &str| {
-            std::env::var(name)
-                .with_context(|| format!("set {name}, or name a `credentials_file` under `[api.objects]`"))
-        };
-        return Ok((of("AWS_ACCESS_KEY_ID")?, of("AWS_SECRET_ACCESS_KEY")?));
-    };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let of = |name: &str| {
-        let mut pairs = text.lines().filter_map(|line| line.split_once('='));
-        let value = pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned());
-        value
-            .filter(|value| !value.is_empty())
-            .with_context(|| format!("`{}` has no line `{name} = ...`", path.display()))
-    };
-    Ok((of("aws_access_key_id")?, of("aws_secret_access_key")?))
 }

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Credentials;
 use crate::managed::{managed, managed_names};
 use crate::policy::Policy;
 
@@ -49,6 +50,14 @@ pub enum KeyError {
     /// There is no such key.
     #[error("there is no access key `{0}`")]
     Unknown(String),
+    /// An access key or its secret is nowhere.
+    #[error("set {variable}, or name {file_is}")]
+    NotSet {
+        /// The environment's variable that it may be in.
+        variable: String,
+        /// How a user names the file that it may be in.
+        file_is: &'static str,
+    },
     /// A user has no such policy.
     #[error("the user `{user}` does not have the policy `{policy}`")]
     NotAttached {
@@ -83,15 +92,6 @@ pub struct AccessKey {
     pub enabled: bool,
     /// Nonce and encrypted secret.
     secret: String,
-}
-
-/// A key that was just made: the only time that its secret is shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct NewKey {
-    /// The access key id.
-    pub id: String,
-    /// The secret access key.
-    pub secret: String,
 }
 
 /// The keys of a file, which is read again when it has changed.
@@ -255,11 +255,11 @@ impl Keys {
         self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    /// Makes a key.
+    /// Makes a key: the only time that its secret is shown.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn create(&self, user: &str) -> Result<NewKey, KeyError> {
+    pub fn create(&self, user: &str) -> Result<Credentials, KeyError> {
         let letters = |count: usize, from: &[u8]| -> String {
             let mut text = String::with_capacity(count);
             while text.len() < count {
@@ -294,7 +294,7 @@ impl Keys {
             written.key.push(key);
             Ok(())
         })?;
-        Ok(NewKey { id, secret })
+        Ok(Credentials { id, secret })
     }
 
     /// Lets a key's signatures count, or not.

@@ -3,12 +3,14 @@
 //! A request as it was sent comes in, who signed it goes out; an action on a resource comes in, whether it is allowed goes
 //! out. It reads and writes the file of the keys, and knows neither sockets nor what callers want.
 
+mod credentials;
 mod keys;
 mod managed;
 mod policy;
 mod signature;
 
-pub use keys::{AccessKey, KeyError, Keys, NewKey, User};
+pub use credentials::Credentials;
+pub use keys::{AccessKey, KeyError, Keys, User};
 pub use managed::{ADMINISTRATOR, managed_names};
 pub use policy::{Context, Denied, Policy, PolicyError, Request, weigh};
-pub use signature::{AuthFault, Scope, Signed, sign, verify};
+pub use signature::{AuthFault, Scope, Signed, encoded, sign, verify};

@@ -212,7 +212,7 @@ fn canonical_request(request: &Signed<'_>, signed_headers: &[String]) -> Result<
         }
         _ => body,
     };
-    let path: Vec<String> = request.raw_path.split('/').map(|segment| encoded(segment.as_bytes())).collect();
+    let path: Vec<String> = request.raw_path.split('/').map(encoded).collect();
     let (path, query) = (path.join("/"), canonical_query(request.raw_query.unwrap_or_default()));
     Ok(format!("{}\n{path}\n{query}\n{headers}\n{}\n{payload}", request.method, signed_headers.join(";")))
 }
@@ -222,7 +222,7 @@ fn canonical_query(raw: &str) -> String {
     let mut pairs: Vec<(String, String)> = pairs
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (encoded(&decoded(name)), encoded(&decoded(value)))
+            (encoded(decoded(name)), encoded(decoded(value)))
         })
         .collect();
     pairs.sort();
@@ -230,7 +230,10 @@ fn canonical_query(raw: &str) -> String {
     pairs.join("&")
 }
 
-fn encoded(bytes: &[u8]) -> String {
+/// Percent-encodes one segment of a path, or one name or value of a query: all but what never needs it.
+#[must_use]
+pub fn encoded(part: impl AsRef<[u8]>) -> String {
+    let bytes = part.as_ref();
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
         match byte {

@@ -8,19 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use linewarden_core::{Backoff, BootId};
+use linewarden_core::BootId;
 use tokio::sync::Notify;
 
 use crate::config::{Connection, PublisherConfig};
 use crate::error::PublishError;
+use crate::rounds::Rounds;
 use crate::subscriber::check_topic;
-use crate::wire::{Client, Dial, Heard, Publication, Qos, Wire};
+use crate::wire::{Client, Dial, Heard, Publication, Qos};
 
 /// Messages that the broker has yet to acknowledge; further ones wait in the queue.
 const WINDOW: u16 = 32;
-const LONGEST_PACKET: usize = 64 * 1024;
-/// A connection that held this long was a good one: the next attempt comes quickly.
-const GOOD_CONNECTION: Duration = Duration::from_secs(2);
 
 /// What became of the texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -167,23 +165,17 @@ impl Shared {
 
 impl Speaker {
     async fn speak(&self) {
-        let mut backoff = Backoff::of_peer();
+        let mut rounds = Rounds::of(self.connections.len());
         let mut window = VecDeque::new();
-        let mut connections = self.connections.iter().enumerate().cycle();
-        let mut next = connections.next();
-        while let Some((place, connection)) = next {
+        while let Some(connection) = self.connections.get(rounds.current()) {
             let began = Instant::now();
             let Err(error) = self.speak_over(connection, &mut window).await else { return };
+            let wait = rounds.ended(began.elapsed());
             self.shared.is_connected.store(false, Ordering::Relaxed);
-            let was_good = began.elapsed() >= GOOD_CONNECTION;
-            if was_good {
-                backoff.reset();
-            } else {
-                next = connections.next();
-            }
             (self.observer)(Some(&error));
-            // The library fails at once while a broker refuses connections, so every round of them waits.
-            if (was_good || place + 1 == self.connections.len()) && self.is_stopped_within(backoff.next_delay()).await {
+            if let Some(wait) = wait
+                && self.is_stopped_within(wait).await
+            {
                 return;
             }
         }
@@ -202,7 +194,8 @@ impl Speaker {
 
     /// Ends well only when it is to stop; otherwise says why. What stays in the window has yet to be acknowledged.
     async fn speak_over(&self, connection: &Connection, window: &mut VecDeque<Vec<u8>>) -> Result<(), String> {
-        let (client, mut wire) = self.open(connection);
+        let dial = Dial::plain(&self.config, connection, &self.client_id, WINDOW * 2, usize::from(WINDOW) * 2);
+        let (client, mut wire) = dial.open();
         let mut is_connected = false;
         loop {
             let mut poll = pin!(wire.poll());
@@ -271,22 +264,5 @@ impl Speaker {
             life: None,
             id: None,
         })
-    }
-
-    fn open(&self, connection: &Connection) -> (Client, Wire) {
-        let Self { config, .. } = self;
-        let dial = Dial {
-            version: config.version,
-            client_id: &self.client_id,
-            connection,
-            keep_alive: config.keep_alive,
-            connect_timeout: config.connect_timeout,
-            session_expiry: None,
-            will: None,
-            packet_ids: WINDOW * 2,
-            longest_packet: LONGEST_PACKET,
-            channel: usize::from(WINDOW) * 2,
-        };
-        dial.open()
     }
 }

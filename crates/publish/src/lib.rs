@@ -19,6 +19,7 @@ mod neighbour;
 mod outbox;
 mod payload;
 mod publisher;
+mod rounds;
 mod session;
 mod shared;
 mod subscriber;

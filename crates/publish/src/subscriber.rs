@@ -3,23 +3,20 @@
 use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use linewarden_core::{Backoff, BootId};
+use linewarden_core::BootId;
 use tokio::sync::Notify;
 
 use crate::config::{Connection, PublisherConfig};
 use crate::error::PublishError;
-use crate::wire::{self, Client, Dial, Qos, Wire};
+use crate::rounds::Rounds;
+use crate::wire::{self, Dial, Qos};
 
 /// A subscription and a ping are all that this connection ever sends.
 const CHANNEL: usize = 4;
 /// Packet ids: a subscription's, and none beside it.
 const PACKET_IDS: u16 = 8;
-/// Messages heard here are short; a longer one costs the connection.
-const LONGEST_PACKET: usize = 64 * 1024;
-/// A connection that held this long was a good one: the next attempt comes quickly.
-const GOOD_CONNECTION: Duration = Duration::from_secs(2);
 
 /// What a subscriber hears.
 #[derive(Debug)]
@@ -104,29 +101,22 @@ impl fmt::Debug for Subscriber {
 
 impl Ear {
     async fn listen(&self) {
-        let mut backoff = Backoff::of_peer();
-        let mut connections = self.connections.iter().enumerate().cycle();
-        let mut next = connections.next();
-        while let Some((place, connection)) = next {
+        let mut rounds = Rounds::of(self.connections.len());
+        while let Some(connection) = self.connections.get(rounds.current()) {
             let began = Instant::now();
             let error = self.hear_one_connection(connection).await;
-            let was_good = began.elapsed() >= GOOD_CONNECTION;
-            if was_good {
-                backoff.reset();
-            } else {
-                next = connections.next();
-            }
+            let wait = rounds.ended(began.elapsed());
             (self.listener)(Heard::Lost { error });
-            // The library fails at once while a broker refuses connections, so every round of them waits.
-            if was_good || place + 1 == self.connections.len() {
-                tokio::time::sleep(backoff.next_delay()).await;
+            if let Some(wait) = wait {
+                tokio::time::sleep(wait).await;
             }
         }
     }
 
     /// Why it ended.
     async fn hear_one_connection(&self, connection: &Connection) -> String {
-        let (client, mut wire) = self.open(connection);
+        let dial = Dial::plain(&self.config, connection, &self.client_id, PACKET_IDS, CHANNEL);
+        let (client, mut wire) = dial.open();
         loop {
             let heard = match wire.poll().await {
                 Ok(heard) => heard,
@@ -148,23 +138,6 @@ impl Ear {
                 _ => {}
             }
         }
-    }
-
-    fn open(&self, connection: &Connection) -> (Client, Wire) {
-        let Self { config, .. } = self;
-        let dial = Dial {
-            version: config.version,
-            client_id: &self.client_id,
-            connection,
-            keep_alive: config.keep_alive,
-            connect_timeout: config.connect_timeout,
-            session_expiry: None,
-            will: None,
-            packet_ids: PACKET_IDS,
-            longest_packet: LONGEST_PACKET,
-            channel: CHANNEL,
-        };
-        dial.open()
     }
 }
 

@@ -16,7 +16,7 @@ use rumqttc::{
     StateError, SubscribeReasonCode,
 };
 
-use crate::config::Connection;
+use crate::config::{Connection, PublisherConfig};
 use crate::credentials::Credentials;
 
 /// What every message is, in MQTT 5.
@@ -104,6 +104,32 @@ pub(crate) enum Client {
 pub(crate) enum Wire {
     V3(Box<rumqttc::EventLoop>),
     V5(Box<v5::EventLoop>),
+}
+
+impl<'a> Dial<'a> {
+    /// A connection that leaves neither a session nor a will, for short messages.
+    pub(crate) fn plain(
+        config: &PublisherConfig,
+        connection: &'a Connection,
+        client_id: &'a str,
+        packet_ids: u16,
+        channel: usize,
+    ) -> Self {
+        // A longer message costs the connection.
+        const LONGEST_PACKET: usize = 64 * 1024;
+        Self {
+            version: config.version,
+            client_id,
+            connection,
+            keep_alive: config.keep_alive,
+            connect_timeout: config.connect_timeout,
+            session_expiry: None,
+            will: None,
+            packet_ids,
+            longest_packet: LONGEST_PACKET,
+            channel,
+        }
+    }
 }
 
 impl Dial<'_> {
