@@ -14,6 +14,7 @@ use crate::{Component, PATIENCE, SOCKET, Site};
 const TOPIC: &str = "lookoutvision/anomalydetection/result";
 /// A width whose rows are padded: 3 times 101 is no multiple of four.
 const SIZE: (u32, u32) = (101, 77);
+const FRAMES: u32 = 20;
 
 fn source(pattern: &str, frames: u32) -> String {
     let (width, height) = SIZE;
@@ -32,7 +33,7 @@ fn the_samples_pipeline_prints_and_publishes_what_the_agent_says() -> Result<()>
     let pipeline = |pattern: &str| {
         format!(
             "{} ! lookoutvision server-socket=unix://{} model-component=cap ! anomalyoverlay ! mqttpublisher broker={} ! fakesink",
-            source(pattern, 5),
+            source(pattern, FRAMES),
             socket.display(),
             broker.url()
         )
@@ -44,8 +45,8 @@ fn the_samples_pipeline_prints_and_publishes_what_the_agent_says() -> Result<()>
         let said: Vec<&str> = launched.stdout.lines().filter(|line| line.starts_with("Is Anomalous? ")).collect();
         let confidence = said.first().and_then(|line| line.rsplit(' ').next()).context("nothing was printed")?;
         let line = format!("Is Anomalous? {}, Confidence: {confidence}", u8::from(is_anomalous));
-        assert_eq!(said, vec![line.as_str(); 5], "{}", launched.stdout);
-        for _ in 0..5 {
+        assert_eq!(said, vec![line.as_str(); FRAMES as usize], "{}", launched.stdout);
+        for _ in 0..FRAMES {
             let text = String::from_utf8(heard.next_message(PATIENCE)?.payload)?;
             let start = format!("Detect Anomaly Result - Is Anomalous? {}, Confidence: ", u8::from(is_anomalous));
             let number =

@@ -96,16 +96,18 @@ impl Announcer {
         Ok(Self { shared, thread: Some(spawned.map_err(PublishError::Thread)?) })
     }
 
-    /// Queues a text without waiting. With a full queue the oldest one gives way.
-    pub fn say(&self, text: impl Into<Vec<u8>>) {
+    /// Queues a text without waiting. With a full queue the oldest one gives way; then tells how many were dropped so far.
+    pub fn say(&self, text: impl Into<Vec<u8>>) -> Option<u64> {
+        let mut dropped = None;
         let mut queue = self.shared.queue();
         if queue.len() >= self.shared.capacity {
             queue.pop_front();
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            dropped = Some(self.shared.dropped.fetch_add(1, Ordering::Relaxed) + 1);
         }
         queue.push_back(text.into());
         drop(queue);
         self.shared.changed.notify_one();
+        dropped
     }
 
     /// What became of the texts so far.

@@ -23,9 +23,8 @@ fn texts_outlive_their_broker_and_the_oldest_give_way_when_too_many_wait() {
         assert!(gone.elapsed() < PATIENCE, "the loss of the broker was not noticed");
         std::thread::yield_now();
     }
-    for number in 0..8 {
-        announcer.say(format!("text {number}"));
-    }
+    let given_way: Vec<Option<u64>> = (0..8).map(|number| announcer.say(format!("text {number}"))).collect();
+    assert_eq!(given_way, [None, None, None, None, None, Some(1), Some(2), Some(3)]);
     let stats = announcer.stats();
     assert_eq!((stats.waiting, stats.delivered, stats.dropped), (5, 1, 3));
     broker.restart().unwrap();

@@ -1,5 +1,6 @@
 //! The element's end of the Edge Agent's interface: a model that runs, and frames that it judges.
 
+use std::io;
 use std::time::Duration;
 
 use linewarden_core::{Anomaly, FrameResult};
@@ -46,13 +47,22 @@ pub(super) struct Verdict {
     pub(super) mask: Option<LabelMask>,
 }
 
-/// A model that runs in an agent, and the memory that frames of one size go through.
+/// A model that runs in an agent, and the way that frames take to it.
 pub(super) struct Session {
     runtime: Runtime,
     client: EdgeAgentClient<Channel>,
     component: String,
     stopped: watch::Receiver<bool>,
-    memory: Option<Memory>,
+    way: Way,
+    /// Why frames go by bytes, until somebody asks.
+    shortage: Option<io::Error>,
+}
+
+enum Way {
+    /// For frames of one size, once there was one.
+    Memory(Option<Memory>),
+    /// Where shared memory cannot be made.
+    Bytes,
 }
 
 struct Memory {
@@ -68,100 +78,127 @@ impl Session {
         timeout: Duration,
         stopped: watch::Receiver<bool>,
     ) -> Result<Self, Trouble> {
-        let failed = |told: String| Trouble::Failed(format!("the agent at `{socket}`: {told}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Trouble::Failed(format!("cannot start a runtime: {error}")))?;
         let endpoint = Endpoint::from_shared(socket.to_owned());
-        let endpoint = endpoint.map_err(|error| failed(format!("`server-socket` is no address: {error}")))?;
+        let endpoint = endpoint.map_err(|error| Trouble::Failed(format!("`server-socket` is no address: {error}")))?;
         let started = async {
-            let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
-            let channel = channel.map_err(|error| failed(format!("does it run? {}", with_causes(&error))))?;
+            let until = Instant::now() + timeout;
+            let channel = endpoint.connect_timeout(CONNECT_TIMEOUT.min(timeout)).connect().await;
+            let channel = channel.map_err(|error| format!("does it run? {}", with_causes(&error)))?;
             let client = EdgeAgentClient::new(channel);
             let mut client = client.max_decoding_message_size(LARGEST_MESSAGE_BYTES);
             let asked = StartModelRequest { model_component: component.to_owned() };
-            match client.start_model(asked).await {
+            match in_time(until, "StartModel", client.start_model(asked)).await? {
                 // 9: it runs already, or is on its way.
-                Err(status) if status.code() != Code::FailedPrecondition => return Err(failed(told(&status))),
+                Err(status) if status.code() != Code::FailedPrecondition => return Err(told(&status)),
                 _ => {}
             }
-            wait_running(&mut client, component, timeout).await.map_err(failed)?;
+            wait_running(&mut client, component, until).await?;
             Ok(client)
         };
+        let started = async { started.await.map_err(Trouble::Failed) };
         let client = runtime.block_on(unless_stopped(stopped.clone(), started))?;
-        Ok(Self { runtime, client, component: component.to_owned(), stopped, memory: None })
+        let component = component.to_owned();
+        Ok(Self { runtime, client, component, stopped, way: Way::Memory(None), shortage: None })
     }
 
     /// Has a frame judged: rows of RGB, tight or padded to four bytes.
-    pub(super) fn detect(&mut self, width_px: u32, height_px: u32, rows: &[u8]) -> Result<Verdict, Trouble> {
+    pub(super) fn detect(&mut self, width_px: u32, height_px: u32, rows: Vec<u8>) -> Result<Verdict, Trouble> {
         let mask_bytes = 3 * width_px as usize * height_px as usize;
-        let memory = match self.memory.take() {
-            Some(memory) if memory.picture.size_bytes() == rows.len() as u64 => memory,
-            _ => Memory::new(rows.len(), mask_bytes)
-                .map_err(|error| Trouble::Failed(format!("cannot make shared memory: {error}")))?,
-        };
-        let memory = self.memory.insert(memory);
-        memory.picture.write(rows).map_err(|error| Trouble::Failed(format!("cannot write shared memory: {error}")))?;
-        let handle = |memory: &SharedMemory| SharedMemoryHandle {
-            name: memory.name().to_owned(),
-            size: memory.size_bytes(),
-            offset: 0,
-        };
+        let (data, anomaly_mask_params) = self.lay(rows, mask_bytes);
         // Within what video caps can say.
         let side = |px: u32| i32::try_from(px).unwrap_or(i32::MAX);
         let request = DetectAnomaliesRequest {
             model_component: self.component.clone(),
-            bitmap: Some(Bitmap {
-                width: side(width_px),
-                height: side(height_px),
-                data: Some(bitmap::Data::SharedMemoryHandle(handle(&memory.picture))),
-            }),
-            anomaly_mask_params: Some(AnomalyMaskParams { shared_memory_handle: Some(handle(&memory.mask)) }),
+            bitmap: Some(Bitmap { width: side(width_px), height: side(height_px), data: Some(data) }),
+            anomaly_mask_params,
         };
         let client = &mut self.client;
         let asked = async {
             let answered = client.detect_anomalies(request).await;
             answered.map_err(|status| match status.code() {
-                Code::ResourceExhausted | Code::Unavailable => Trouble::Busy(told(&status)),
+                Code::ResourceExhausted => Trouble::Busy(told(&status)),
                 _ => Trouble::Failed(told(&status)),
             })
         };
         let answer = self.runtime.block_on(unless_stopped(self.stopped.clone(), asked))?.into_inner();
-        let result =
+        let mut result =
             answer.detect_anomaly_result.ok_or_else(|| Trouble::Failed("an answer without a result".to_owned()))?;
-        // A classification model writes none.
-        let pixels = match result.anomaly_mask {
-            Some(_) => memory
+        // A classification model writes none. An agent may answer with the bytes though it was given memory for them.
+        let pixels = match (result.anomaly_mask.take().and_then(|mask| mask.data), &self.way) {
+            (Some(bitmap::Data::ByteData(bytes)), _) => bytes,
+            (Some(bitmap::Data::SharedMemoryHandle(_)), Way::Memory(Some(memory))) => memory
                 .mask
                 .read(mask_bytes)
                 .map_err(|error| Trouble::Failed(format!("cannot read the mask: {error}")))?,
-            None => Vec::new(),
+            _ => Vec::new(),
         };
         Ok(verdict(result, &pixels, width_px as usize, height_px as usize))
+    }
+
+    /// Why frames go by bytes instead of shared memory; told once.
+    pub(super) fn shortage(&mut self) -> Option<io::Error> {
+        self.shortage.take()
+    }
+
+    /// Puts a picture where the agent finds it.
+    fn lay(&mut self, rows: Vec<u8>, mask_bytes: usize) -> (bitmap::Data, Option<AnomalyMaskParams>) {
+        let Way::Memory(memory) = &mut self.way else { return (bitmap::Data::ByteData(rows), None) };
+        let memory = match Memory::with(memory.take(), &rows, mask_bytes) {
+            Ok(laid) => memory.insert(laid),
+            Err(error) => {
+                (self.way, self.shortage) = (Way::Bytes, Some(error));
+                return (bitmap::Data::ByteData(rows), None);
+            }
+        };
+        let handle = |memory: &SharedMemory| SharedMemoryHandle {
+            name: memory.name().to_owned(),
+            size: memory.size_bytes(),
+            offset: 0,
+        };
+        let mask = AnomalyMaskParams { shared_memory_handle: Some(handle(&memory.mask)) };
+        (bitmap::Data::SharedMemoryHandle(handle(&memory.picture)), Some(mask))
     }
 }
 
 impl Memory {
-    fn new(picture_bytes: usize, mask_bytes: usize) -> std::io::Result<Self> {
-        Ok(Self { picture: SharedMemory::new(picture_bytes)?, mask: SharedMemory::new(mask_bytes)? })
+    /// With this picture in it: what was there, if it fits.
+    fn with(there: Option<Self>, rows: &[u8], mask_bytes: usize) -> io::Result<Self> {
+        let sizes = (rows.len() as u64, mask_bytes as u64);
+        let memory = match there {
+            Some(memory) if (memory.picture.size_bytes(), memory.mask.size_bytes()) == sizes => memory,
+            _ => Self { picture: SharedMemory::new(rows.len())?, mask: SharedMemory::new(mask_bytes)? },
+        };
+        memory.picture.write(rows)?;
+        Ok(memory)
     }
 }
 
-async fn wait_running(client: &mut EdgeAgentClient<Channel>, component: &str, timeout: Duration) -> Result<(), String> {
-    let until = Instant::now() + timeout;
+/// What a call is answered, unless that comes too late.
+async fn in_time<T>(until: Instant, call: &str, answer: impl Future<Output = T>) -> Result<T, String> {
+    let answered = tokio::time::timeout_at(until, answer).await;
+    answered.map_err(|_| format!("no answer to {call} in time (model-status-timeout): look at the agent's log"))
+}
+
+async fn wait_running(client: &mut EdgeAgentClient<Channel>, component: &str, until: Instant) -> Result<(), String> {
     loop {
         let asked = DescribeModelRequest { model_component: component.to_owned() };
-        let described = client.describe_model(asked).await.map_err(|status| told(&status))?.into_inner();
-        let described = described.model_description.unwrap_or_default();
-        match ModelStatus::try_from(described.status) {
-            Ok(ModelStatus::Running) => return Ok(()),
-            Ok(ModelStatus::Failed) => {
-                return Err(format!("the model `{component}` failed: {}", described.status_message));
-            }
-            _ if Instant::now() >= until => {
-                return Err(format!("the model `{component}` does not run within {timeout:?} (model-status-timeout)"));
-            }
-            _ => tokio::time::sleep(ASK_EVERY).await,
+        let described = in_time(until, "DescribeModel", client.describe_model(asked)).await?;
+        let described = described.map_err(|status| told(&status))?.into_inner().model_description.unwrap_or_default();
+        let status = described.status();
+        match status {
+            ModelStatus::Running => return Ok(()),
+            ModelStatus::Failed => return Err(format!("the model failed: {}", described.status_message)),
+            _ => {}
         }
+        // An answer that is asked for at the very end would come too late.
+        if Instant::now() + ASK_EVERY >= until {
+            tokio::time::sleep_until(until).await;
+            let status = status.as_str_name();
+            return Err(format!("the model is {status}, and not RUNNING in time: raise `model-status-timeout`"));
+        }
+        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
@@ -176,8 +213,15 @@ async fn unless_stopped<T>(
     }
 }
 
+/// What the agent refused, and what to do about it.
 fn told(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
+    let remedy = match status.code() {
+        Code::NotFound => ": deploy it there, or name another with `model-component`",
+        Code::FailedPrecondition => ": it was stopped meanwhile; this element starts it again when it starts itself",
+        Code::Unavailable => ": does the agent run?",
+        _ => "",
+    };
+    format!("{:?}: {}{remedy}", status.code(), status.message())
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -90,7 +90,10 @@ impl LookoutVision {
         // Padded rows, as the interface takes them and GStreamer mostly has them.
         let picture = frame::padded_rgb(buffer, info);
         let picture = picture.map_err(|error| Trouble::Failed(format!("a frame is no RGB picture: {error}")));
-        let judged = picture.and_then(|(width_px, height_px, rows)| session.detect(width_px, height_px, &rows));
+        let judged = picture.and_then(|(width_px, height_px, rows)| session.detect(width_px, height_px, rows));
+        if let Some(error) = session.shortage() {
+            gst::warning!(CAT, imp = self, "frames go by bytes, as shared memory cannot be made: {error}");
+        }
         // An agent that was restarted is called anew.
         if !matches!(judged, Err(Trouble::Failed(_))) {
             *self.session() = Some(session);
@@ -141,7 +144,7 @@ impl ObjectImpl for LookoutVision {
                     .build(),
                 glib::ParamSpecUInt::builder("model-status-timeout")
                     .nick("Model status timeout")
-                    .blurb("How long the model may take to run, in seconds")
+                    .blurb("How long the agent may take to answer and the model to run, in seconds")
                     .minimum(1)
                     .maximum(86_400)
                     .default_value(usual.model_status_timeout_s)
@@ -253,13 +256,17 @@ impl BaseTransformImpl for LookoutVision {
         let Verdict { result, labels, mask } = match self.judge(buffer, &info) {
             Ok(verdict) => verdict,
             Err(Trouble::Stopped) => return Err(gst::FlowError::Flushing),
-            Err(Trouble::Busy(told)) => {
-                gst::warning!(CAT, imp = self, "frame {frame} passes on unjudged: {told}");
+            Err(busy @ Trouble::Busy(_)) => {
+                gst::element_imp_warning!(self, gst::StreamError::Failed, ["frame {frame} passes on unjudged: {busy}"]);
                 return Ok(gst::FlowSuccess::Ok);
             }
             Err(Trouble::Failed(told)) => {
-                let component = self.settings().model_component.clone();
-                gst::element_imp_error!(self, gst::ResourceError::Failed, ["model component `{component}`: {told}"]);
+                let Settings { server_socket, model_component, .. } = self.settings().clone();
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::Failed,
+                    ["model component `{model_component}` of the agent at `{server_socket}`: {told}"]
+                );
                 return Err(gst::FlowError::Error);
             }
         };

@@ -6,7 +6,9 @@
 //!
 //! At its first frame the element asks the agent to start the model, unless it runs already, and waits for it. Then each frame
 //! goes to the agent through shared memory, and passes on with the meta of `anomalydetect`; for each a line such as
-//! `Is Anomalous? 1, Confidence: 0.52559` is printed. A frame that the agent has no time for passes on without.
+//! `Is Anomalous? 1, Confidence: 0.52559` is printed. A frame that the agent has no time for passes on without, with a
+//! warning on the bus; whatever else keeps a frame from being judged is an error. Where shared memory cannot be made, frames
+//! go by bytes.
 //!
 //! `anomalydetect` does the same without an agent, in the pipeline's own process.
 //!
@@ -14,7 +16,7 @@
 //! |---|---|---|
 //! | `server-socket` | `unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock` | where the agent listens |
 //! | `model-component` | | name of the model component; must be set |
-//! | `model-status-timeout` | 180 | how many seconds the model may take to run |
+//! | `model-status-timeout` | 180 | how many seconds the agent may take to answer and the model to run |
 
 use gst::glib;
 use gst::prelude::*;

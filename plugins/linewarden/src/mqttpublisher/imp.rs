@@ -246,10 +246,16 @@ impl BaseTransformImpl for MqttPublisher {
     }
 
     fn transform_ip_passthrough(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if let Some(meta) = meta::read(buffer)
-            && let Some(announcer) = &*self.announcer()
-        {
-            announcer.say(text(meta.result.is_anomalous, meta.result.confidence));
+        let Some(meta) = meta::read(buffer) else { return Ok(gst::FlowSuccess::Ok) };
+        let text = text(meta.result.is_anomalous, meta.result.confidence);
+        let dropped = self.announcer().as_ref().and_then(|announcer| announcer.say(text));
+        // The first, the second, the fourth and so on: a broker that stays away fills no bus.
+        if let Some(dropped) = dropped.filter(|dropped| dropped.is_power_of_two()) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Write,
+                ["the broker does not keep up, and the queue is full: texts dropped so far: {dropped}"]
+            );
         }
         Ok(gst::FlowSuccess::Ok)
     }

@@ -6,7 +6,8 @@
 //!
 //! A frame with a result, of `lookoutvision` or of `anomalydetect`, gives the text
 //! `Detect Anomaly Result - Is Anomalous? 1, Confidence: 0.525590`; one without gives none. Frames pass through unchanged and
-//! never wait: what the broker does not take in time waits in a bounded queue, whose oldest texts give way.
+//! never wait: what the broker does not take in time waits in a bounded queue, whose oldest texts give way. Those are
+//! counted in `stats`, and told by warnings on the bus: the first, the second, the fourth and so on.
 //!
 //! For decisions that work a gate there is `mqttpublish`: these texts have no sequence, no expiry and no heartbeat.
 //!
