@@ -52,6 +52,7 @@ pub(super) struct Session {
     runtime: Runtime,
     client: EdgeAgentClient<Channel>,
     component: String,
+    timeout: Duration,
     stopped: watch::Receiver<bool>,
     way: Way,
     /// Why frames go by bytes, until somebody asks.
@@ -100,7 +101,7 @@ impl Session {
         let started = async { started.await.map_err(Trouble::Failed) };
         let client = runtime.block_on(unless_stopped(stopped.clone(), started))?;
         let component = component.to_owned();
-        Ok(Self { runtime, client, component, stopped, way: Way::Memory(None), shortage: None })
+        Ok(Self { runtime, client, component, timeout, stopped, way: Way::Memory(None), shortage: None })
     }
 
     /// Has a frame judged: rows of RGB, tight or padded to four bytes.
@@ -114,10 +115,11 @@ impl Session {
             bitmap: Some(Bitmap { width: side(width_px), height: side(height_px), data: Some(data) }),
             anomaly_mask_params,
         };
-        let client = &mut self.client;
+        let (client, timeout) = (&mut self.client, self.timeout);
         let asked = async {
-            let answered = client.detect_anomalies(request).await;
-            answered.map_err(|status| match status.code() {
+            let until = Instant::now() + timeout;
+            let answered = in_time(until, "DetectAnomalies", client.detect_anomalies(request)).await;
+            answered.map_err(Trouble::Failed)?.map_err(|status| match status.code() {
                 Code::ResourceExhausted => Trouble::Busy(told(&status)),
                 _ => Trouble::Failed(told(&status)),
             })

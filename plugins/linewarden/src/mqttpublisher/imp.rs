@@ -8,7 +8,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::subclass::prelude::*;
-use linewarden_publish::{Announcer, AnnouncerStats, PublisherConfig};
+use linewarden_publish::{Announcer, AnnouncerStats, BrokerUrl, PublisherConfig};
 
 use crate::meta;
 
@@ -185,10 +185,8 @@ impl ObjectImpl for MqttPublisher {
         match pspec.name() {
             "publish-topic" => settings.publish_topic.to_value(),
             // It may hold a password, which nobody reads here.
-            "broker" => match settings.broker.rsplit_once('@') {
-                Some((_, address)) => format!("...@{address}").to_value(),
-                None => settings.broker.to_value(),
-            },
+            // Shown without the password.
+            "broker" => settings.broker.parse::<BrokerUrl>().ok().map(|url| url.to_string()).to_value(),
             "credentials-file" => settings.credentials_file.to_value(),
             "ca-file" => settings.ca_file.to_value(),
             "cert-file" => settings.cert_file.to_value(),

@@ -139,6 +139,7 @@ fn what_is_wrong_names_the_socket_the_model_and_what_to_do() {
         (Script { start: vec![Say::Badly(Code::NotFound)], ..Script::default() }, "NotFound", "deploy it there"),
         (Script { start: vec![Say::Never], ..Script::default() }, "no answer to StartModel", "model-status-timeout"),
         (Script { states: vec![Say::Never], ..Script::default() }, "no answer to DescribeModel", "the agent's log"),
+        (verdicts(Say::Never), "no answer to DetectAnomalies", "the agent's log"),
         (states(ModelStatus::Failed), "the model failed", "what the agent says of it"),
         (states(ModelStatus::Starting), "STARTING", "raise `model-status-timeout`"),
         (verdicts(Say::Badly(Code::FailedPrecondition)), "FailedPrecondition", "starts it again"),

@@ -1,4 +1,5 @@
-//! The plugin's elements, looked at through pads, properties, messages, a real broker, an agent by script and real `gst-launch-1.0` runs.
+//! The plugin's elements, looked at through pads, properties, messages, a real broker, an agent by script and real
+//! `gst-launch-1.0` runs.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
