@@ -23,6 +23,7 @@ use crate::http::{Control, Server};
 use crate::line::models::LoadedModel;
 use crate::line::{Controls, Line};
 use crate::metrics::Metrics;
+use crate::packages;
 use crate::services::Running;
 use crate::tls::{self, TlsListener};
 
@@ -137,9 +138,7 @@ async fn start_agent(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
 
 /// The line that runs the package, or keeps it for the way back.
 fn line_of(lines: &[Controls], package: &Path) -> Option<String> {
-    // A path may be written in several ways; one that is not there is nobody's.
-    let package = package.canonicalize().ok()?;
-    let is_it = |model: &LoadedModel| model.path.canonicalize().is_ok_and(|path| path == package);
+    let is_it = |model: &LoadedModel| packages::is_of(&model.path, package);
     let uses = |line: &&Controls| {
         let current = line.models.current();
         is_it(&current.running) || current.before.as_ref().is_some_and(is_it)

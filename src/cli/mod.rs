@@ -5,6 +5,7 @@ mod aws_model;
 mod challenge;
 mod dataset;
 mod demo;
+mod deploy;
 mod detect;
 mod evaluate;
 mod evidence;
@@ -69,6 +70,8 @@ enum Command {
     Run(run::RunArgs),
     /// Run the lines and the doors of the old service
     Serve(serve::ServeArgs),
+    /// Install a model component on this machine, or on another over ssh
+    Deploy(deploy::DeployArgs),
     /// Make projects, data sets and models of the REST API as a file declares them
     Apply(apply::ApplyArgs),
     /// Make, list and take away access keys of the REST API and the S3 endpoint
@@ -92,6 +95,7 @@ impl Command {
             Self::Model(args) => model::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Serve(args) => serve::run(&args),
+            Self::Deploy(args) => deploy::run(&args),
             Self::Apply(args) => apply::run(&args),
             Self::Keys(args) => keys::run(&args),
             Self::AwsModel(args) => aws_model::run(&args),

@@ -1,4 +1,5 @@
-//! The audit log: one record for every call, in the form of the old service's CloudTrail, as lines of JSON in a file a day.
+//! The audit log: one record for every call of the REST API and every request of the S3 endpoint, in the form of the old
+//! service's CloudTrail, as lines of JSON in a file a day for each.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,6 +11,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use linewarden_contract::Fault;
+use linewarden_objects::s3;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -17,33 +19,78 @@ use super::SERVICE;
 use crate::api::Record;
 use crate::services::Naming;
 
-const STEM: &str = "lookoutvision-";
+/// What the files of the REST API's calls begin with, and those of the S3 endpoint's requests.
+pub(super) const CALLS: &str = "lookoutvision-";
+pub(super) const OBJECTS: &str = "s3-";
 const EXTENSION: &str = ".jsonl";
 
 pub(super) struct AuditLog {
     folder: PathBuf,
+    stem: &'static str,
     keep_days: u16,
     naming: Naming,
     today: Mutex<Option<(Date, File)>>,
 }
 
 impl AuditLog {
-    pub(super) fn new(folder: PathBuf, keep_days: u16, naming: Naming) -> Self {
-        Self { folder, keep_days, naming, today: Mutex::new(None) }
+    pub(super) fn new(folder: PathBuf, stem: &'static str, keep_days: u16, naming: Naming) -> Self {
+        Self { folder, stem, keep_days, naming, today: Mutex::new(None) }
+    }
+
+    fn identity(&self, access_key_id: &str, user: &str) -> Value {
+        let account = &self.naming.account;
+        json!({
+            "type": "IAMUser",
+            "principalId": access_key_id,
+            "arn": format!("arn:aws:iam::{account}:user/{user}"),
+            "accountId": account,
+            "accessKeyId": access_key_id,
+            "userName": user,
+        })
+    }
+
+    /// The record of a request of the S3 endpoint; `user` is whose key signed it.
+    pub(super) fn object_line(&self, done: &s3::Done, user: Option<&str>, at: Timestamp) -> String {
+        let Naming { region, account } = &self.naming;
+        let operation = done.operation.as_deref();
+        let is_read_only =
+            operation.is_some_and(|name| ["Get", "Head", "List"].iter().any(|verb| name.starts_with(verb)));
+        // As CloudTrail: what is done to objects is data, what is done to buckets is management.
+        let is_of_object = done.key.is_some() || operation == Some("DeleteObjects");
+        let mut line = json!({
+            "eventVersion": "1.08",
+            "userIdentity": match (&done.access_key_id, user) {
+                (Some(id), Some(user)) => self.identity(id, user),
+                _ => json!({ "type": "Unknown" }),
+            },
+            "eventTime": format!("{at:.0}"),
+            "eventSource": "s3.amazonaws.com",
+            "eventName": operation.unwrap_or(&done.request),
+            "awsRegion": region,
+            "sourceIPAddress": done.source.map(|source| source.to_canonical().to_string()),
+            "userAgent": done.user_agent,
+            "requestParameters": { "bucketName": done.bucket, "key": done.key },
+            "responseElements": Value::Null,
+            "additionalEventData": { "httpStatusCode": done.status },
+            "requestID": done.request_id,
+            "eventID": uuid::Uuid::new_v4().to_string(),
+            "readOnly": is_read_only,
+            "eventType": "AwsApiCall",
+            "managementEvent": !is_of_object,
+            "eventCategory": if is_of_object { "Data" } else { "Management" },
+            "recipientAccountId": account,
+        });
+        if let (Some(error), Some(line)) = (&done.error, line.as_object_mut()) {
+            line.insert("errorCode".to_owned(), error.as_str().into());
+        }
+        line.to_string()
     }
 
     /// The record of a call, without an end of line.
     pub(super) fn line(&self, record: &Record<'_>, at: Timestamp) -> String {
         let Naming { region, account } = &self.naming;
         let identity = match record.caller {
-            Some(caller) if !caller.access_key_id.is_empty() => json!({
-                "type": "IAMUser",
-                "principalId": caller.access_key_id,
-                "arn": format!("arn:aws:iam::{account}:user/{}", caller.user),
-                "accountId": account,
-                "accessKeyId": caller.access_key_id,
-                "userName": caller.user,
-            }),
+            Some(caller) if !caller.access_key_id.is_empty() => self.identity(&caller.access_key_id, &caller.user),
             Some(caller) => json!({ "type": "Unknown", "userName": caller.user }),
             None => json!({ "type": "Unknown" }),
         };
@@ -82,7 +129,7 @@ impl AuditLog {
         let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
         if today.as_ref().is_none_or(|(known, _)| *known != day) {
             fs::create_dir_all(&self.folder)?;
-            let path = self.folder.join(format!("{STEM}{day}{EXTENSION}"));
+            let path = self.folder.join(format!("{}{day}{EXTENSION}", self.stem));
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
             *today = Some((day, file));
             self.sweep(day)?;
@@ -102,8 +149,9 @@ impl AuditLog {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let day =
-                name.to_str().and_then(|name| name.strip_prefix(STEM)?.strip_suffix(EXTENSION)?.parse::<Date>().ok());
+            let day = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(self.stem)?.strip_suffix(EXTENSION)?.parse::<Date>().ok());
             if day.is_some_and(|day| day < oldest) {
                 fs::remove_file(entry.path())?;
             }
@@ -164,7 +212,7 @@ mod tests {
     use crate::api::Caller;
 
     fn log(folder: PathBuf) -> AuditLog {
-        AuditLog::new(folder, 90, Naming { region: "us-east-1".to_owned(), account: "123456789012".to_owned() })
+        AuditLog::new(folder, CALLS, 90, Naming { region: "us-east-1".to_owned(), account: "123456789012".to_owned() })
     }
 
     #[test]
@@ -201,6 +249,47 @@ mod tests {
         assert!(line["requestParameters"]["changes"]["sha256"].as_str().is_some_and(|hash| hash.starts_with("2cf24d")));
         assert_eq!((&line["errorCode"], &line["errorMessage"]), (&json!("AccessDeniedException"), &json!("not you")));
         assert_eq!(line["responseElements"], Value::Null);
+    }
+
+    #[test]
+    fn a_request_for_an_object_is_told_with_its_user_and_what_became_of_it() {
+        let text = |text: &str| Some(text.to_owned());
+        let done = s3::Done {
+            request_id: "R1".to_owned(),
+            operation: text("PutObject"),
+            access_key_id: text("AKIAEXAMPLE"),
+            bucket: text("pictures"),
+            key: text("train/1.jpg"),
+            request: "PUT /pictures/train/1.jpg".to_owned(),
+            source: Some("::ffff:10.0.0.7".parse().unwrap()),
+            user_agent: text("Boto3/1.40"),
+            status: 403,
+            error: text("AccessDenied"),
+        };
+        let at: Timestamp = "2020-11-20T13:15:43.5Z".parse().unwrap();
+        let log = log(PathBuf::new());
+        let line: Value = serde_json::from_str(&log.object_line(&done, Some("line-1"), at)).unwrap();
+        for (member, wanted) in [
+            ("/userIdentity/arn", json!("arn:aws:iam::123456789012:user/line-1")),
+            ("/eventName", json!("PutObject")),
+            ("/sourceIPAddress", json!("10.0.0.7")),
+            ("/requestParameters/key", json!("train/1.jpg")),
+            ("/errorCode", json!("AccessDenied")),
+            ("/readOnly", json!(false)),
+            ("/managementEvent", json!(false)),
+        ] {
+            assert_eq!(line.pointer(member), Some(&wanted), "{member}: {line}");
+        }
+        let unknown = s3::Done { operation: None, access_key_id: None, bucket: None, key: None, ..done };
+        let line: Value = serde_json::from_str(&log.object_line(&unknown, None, at)).unwrap();
+        assert_eq!(
+            (&line["userIdentity"]["type"], &line["eventName"]),
+            (&json!("Unknown"), &json!("PUT /pictures/train/1.jpg"))
+        );
+        let listed = s3::Done { operation: text("ListBuckets"), error: None, status: 200, ..unknown };
+        let line: Value = serde_json::from_str(&log.object_line(&listed, None, at)).unwrap();
+        assert_eq!((&line["readOnly"], &line["eventCategory"]), (&json!(true), &json!("Management")));
+        assert!(line.get("errorCode").is_none());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Who may call the REST API and the S3 endpoint: whoever signs with an access key of the keys' file, whose user's policies
-//! allow it, not too often; and every call of the REST API goes into the audit log.
+//! allow it, not too often; and every call of either goes into the audit log.
 
 mod asks;
 mod audit;
@@ -38,6 +38,7 @@ pub(crate) struct Gate {
     store: Metadata,
     throttle: Option<Throttle>,
     audit: Arc<AuditLog>,
+    object_audit: Arc<AuditLog>,
 }
 
 /// What the gate goes by.
@@ -58,8 +59,9 @@ impl Gate {
     pub(crate) fn new(keys: Keys, store: Metadata, rules: Rules) -> Self {
         let Rules { naming, is_signed, is_s3_tls, calls_per_second, audit, audit_days } = rules;
         let throttle = calls_per_second.map(Throttle::new);
-        let audit = Arc::new(AuditLog::new(audit, audit_days, naming.clone()));
-        Self { keys, naming, is_signed, is_s3_tls, store, throttle, audit }
+        let log = |stem| Arc::new(AuditLog::new(audit.clone(), stem, audit_days, naming.clone()));
+        let (calls, object_audit) = (log(audit::CALLS), log(audit::OBJECTS));
+        Self { keys, naming, is_signed, is_s3_tls, store, throttle, audit: calls, object_audit }
     }
 
     /// User and secret; a file that cannot be read lets nobody in, and is told of.
@@ -214,14 +216,17 @@ impl api::Gate for Gate {
         }
         let at = Timestamp::now();
         let line = self.audit.line(&record, at);
-        let log = Arc::clone(&self.audit);
-        // A disk that is slow holds up this call, and no other.
-        let written = tokio::task::spawn_blocking(move || log.append(&line, at)).await.map_err(Fault::internal)?;
-        written.map_err(|error| {
-            tracing::error!(%error, "the audit log cannot be written: calls are refused until it can");
-            Fault::internal(error)
-        })
+        append(&self.audit, line, at).await.map_err(Fault::internal)
     }
+}
+
+/// A disk that is slow holds up this call, and no other.
+async fn append(log: &Arc<AuditLog>, line: String, at: Timestamp) -> std::io::Result<()> {
+    let log = Arc::clone(log);
+    let written = tokio::task::spawn_blocking(move || log.append(&line, at)).await;
+    written.map_err(std::io::Error::other).flatten().inspect_err(|error| {
+        tracing::error!(%error, "the audit log cannot be written: calls are refused until it can");
+    })
 }
 
 #[async_trait]
@@ -236,5 +241,12 @@ impl s3::Gate for Gate {
         let request =
             Request { action: ask.action, resource: &resource, context: &self.context(&user, self.is_s3_tls) };
         weigh(self.policies(&user).iter().map(Arc::as_ref), &request).is_ok()
+    }
+
+    async fn record(&self, done: &s3::Done) -> bool {
+        let user = done.access_key_id.as_deref().and_then(|id| self.find(id)).map(|(user, _)| user);
+        let at = Timestamp::now();
+        let line = self.object_audit.object_line(done, user.as_deref(), at);
+        append(&self.object_audit, line, at).await.is_ok()
     }
 }

@@ -7,7 +7,6 @@ mod queue;
 mod scaling;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -20,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::events::HostingEvents;
 use crate::metrics::{Metrics, ModelMetrics};
+use crate::packages::Opened;
 use queue::{Queue, Refused};
 use scaling::{Load, Scaling};
 
@@ -71,7 +71,7 @@ pub(crate) enum HostingError {
 
 struct Hosted {
     key: Key,
-    package: PathBuf,
+    package: Opened,
     units: Units,
     queue: Queue<Task>,
     series: ModelMetrics,
@@ -94,8 +94,8 @@ impl Hosting {
     ///
     /// # Errors
     /// When the package does not load, or the model is hosted already.
-    pub(crate) fn start(&self, key: &Key, package: PathBuf, units: Units) -> anyhow::Result<()> {
-        let first = Detector::open(&package, &self.options)?;
+    pub(crate) fn start(&self, key: &Key, package: Opened, units: Units) -> anyhow::Result<()> {
+        let first = Detector::open(package.path(), &self.options)?;
         let model =
             ModelRef { project: key.0.clone(), version: key.1.to_string(), sha256: first.model_ref().sha256.clone() };
         let hosted = Arc::new(Hosted {
@@ -229,7 +229,7 @@ impl Hosted {
         let work = move || {
             let mut detector = match loaded {
                 Some(detector) => detector,
-                None => Detector::open(&hosted.package, &options)?,
+                None => Detector::open(hosted.package.path(), &options)?,
             };
             let _in_service = InService::new(&hosted.in_service);
             let info = Arc::new(detector.info().clone());

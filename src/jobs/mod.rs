@@ -5,18 +5,21 @@
 
 mod import;
 mod packaging;
+mod pictures;
 mod training;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use linewarden_core::Backoff;
 use linewarden_store::{Job, JobKind, Lane, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::services::Services;
+pub(crate) use packaging::Target;
 
 /// A job that no bell announced is found after this long.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -200,13 +203,9 @@ impl Worker {
     async fn delete(&self, job: &Job) -> Result<(), JobError> {
         let version = version_of(job)?;
         let services = &self.services;
-        let package = services.packages.join(&job.project).join(version.to_string());
-        match tokio::fs::remove_dir_all(&package).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(anyhow::Error::from(error).context("cannot remove a package").into());
-            }
-            _ => {}
-        }
+        let (packages, project) = (services.packages.clone(), job.project.clone());
+        let removed = tokio::task::spawn_blocking(move || packages.remove(&project, version)).await;
+        removed.context("removing a package")?.context("cannot remove a package")?;
         let arn = services.naming.model(&job.project, version);
         Ok(services.store.delete_model(&job.project, version, &arn).await?)
     }

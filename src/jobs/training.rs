@@ -1,26 +1,24 @@
 //! Training: this program's own `train` in a process of its own, so that it can be ended at any moment and cannot take the
 //! service with it.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use linewarden_objects::PutOptions;
-use linewarden_store::{DatasetKind, EntryFilter, Evaluation, Job, Model, ModelChange, ModelStatus};
-use linewarden_train::dataset::read_entries;
+use linewarden_store::{DatasetKind, Evaluation, Job, Model, ModelChange, ModelStatus};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::import::{of_object, shortened};
+use super::pictures::For;
 use super::{JobError, Worker, version_of};
 
 /// How often the worker looks whether its model is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Entries that are read at once.
-const PAGE: u32 = 1000;
 /// What a process that failed said last.
 const LAST_LINES: usize = 200;
 
@@ -49,10 +47,10 @@ impl Worker {
     async fn train_in(&self, folder: &Path, job: &Job, model: &Model) -> Result<(), JobError> {
         let (project, version) = (job.project.as_str(), model.version);
         self.tell(project, version, "The pictures are being fetched.").await?;
-        let train = self.lay_out(folder, project, version, DatasetKind::Train).await?;
+        let train = self.lay_out(folder, project, &For::Training(version), DatasetKind::Train).await?;
         let has_test = self.services.store.datasets(project).await?.iter().any(|one| one.kind == DatasetKind::Test);
         let test = match has_test {
-            true => Some(self.lay_out(folder, project, version, DatasetKind::Test).await?),
+            true => Some(self.lay_out(folder, project, &For::Training(version), DatasetKind::Test).await?),
             false => None,
         };
         let out = folder.join("package");
@@ -61,72 +59,13 @@ impl Worker {
         if let Some(test) = &test {
             command.arg("--test").arg(test);
         }
-        let images = folder.join("images");
-        for bucket in folders_in(&images).await.context("the pictures' folder")? {
-            let mut mapping = std::ffi::OsString::from(format!("s3://{bucket}="));
-            mapping.push(images.join(&bucket));
-            command.arg("--images").arg(mapping);
-        }
+        command.args(self.images(folder).await?);
         command.arg("--out").arg(&out).args(["--project", project, "--model-version", &version.to_string()]);
         let Ended { status, said } = self.run(command, project, version).await?;
         if !status.success() {
             return Err(self.refusal(status, &said, folder));
         }
         self.hand_over(&out, job, model).await
-    }
-
-    /// Pictures and masks of a data set as files, and its manifest.
-    async fn lay_out(
-        &self,
-        folder: &Path,
-        project: &str,
-        version: u64,
-        kind: DatasetKind,
-    ) -> Result<PathBuf, JobError> {
-        let images = folder.join("images");
-        tokio::fs::create_dir_all(&images).await.context("cannot make the pictures' folder")?;
-        let path = folder.join(format!("{}.manifest", kind.as_str()));
-        let mut manifest = tokio::fs::File::create(&path).await.context("cannot write the manifest")?;
-        let mut after = 0;
-        loop {
-            let all = EntryFilter::default();
-            let page = self.services.store.list_entries(project, kind, &all, after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = last.id;
-            for entry in &page {
-                self.must_be_wanted(project, version).await?;
-                let read = read_entries(entry.line.as_bytes(), "the data set");
-                let read = read.map_err(|error| JobError::Refused(shortened(&error.to_string())))?;
-                // Pictures that nobody has labelled are not trained on.
-                for labeled in read.iter().filter(|entry| entry.class.is_some()) {
-                    let line = format!("{}\n", entry.line);
-                    manifest.write_all(line.as_bytes()).await.context("cannot write the manifest")?;
-                    self.fetch(&images, &labeled.source_ref).await?;
-                    if let Some(mask) = &labeled.mask_ref {
-                        self.fetch(&images, mask).await?;
-                    }
-                }
-            }
-        }
-        manifest.flush().await.context("cannot write the manifest")?;
-        Ok(path)
-    }
-
-    /// One object as a file, at its key below its bucket's folder. One that is not there is for training to tell of.
-    async fn fetch(&self, images: &Path, reference: &str) -> Result<(), JobError> {
-        let Some((bucket, key)) = reference.strip_prefix("s3://").and_then(|place| place.split_once('/')) else {
-            return Ok(());
-        };
-        let place = Path::new(bucket).join(key);
-        // A bucket or key that climbs out is nobody's file.
-        if !place.components().all(|part| matches!(part, Component::Normal(_))) {
-            return Ok(());
-        }
-        match self.services.objects.materialize(bucket, key, &images.join(place)).await {
-            Err(linewarden_objects::ObjectError::NotFound { .. } | linewarden_objects::ObjectError::NoBucket(_))
-            | Ok(()) => Ok(()),
-            Err(error) => Err(of_object(error, reference)),
-        }
     }
 
     /// Runs the training, tells of its steps, and ends it when it is not wanted any more.
@@ -162,16 +101,6 @@ impl Worker {
         }
         let status = child.wait().await.context("cannot wait for the training")?;
         Ok(Ended { status, said })
-    }
-
-    async fn must_be_wanted(&self, project: &str, version: u64) -> Result<(), JobError> {
-        if *self.stop.borrow() {
-            return Err(JobError::Interrupted);
-        }
-        match self.services.store.model(project, version).await?.status {
-            ModelStatus::Training => Ok(()),
-            _ => Err(JobError::Unwanted),
-        }
     }
 
     async fn tell(&self, project: &str, version: u64, message: &str) -> Result<(), JobError> {
@@ -220,9 +149,9 @@ impl Worker {
             let put = self.services.objects.put_file(&model.output_bucket, &key, &out.join(file), options).await;
             put.map_err(|error| of_object(error, &name))?;
         }
-        let place = self.services.packages.join(project).join(version.to_string());
-        let (from, to) = (out.to_owned(), place);
-        tokio::task::spawn_blocking(move || put_in_place(&from, &to))
+        let (packages, from) = (self.services.packages.clone(), out.to_owned());
+        let (owner, key) = (project.to_owned(), model.kms_key.clone());
+        tokio::task::spawn_blocking(move || packages.keep(&from, &owner, version, key.as_deref()))
             .await
             .context("moving a package")?
             .context("cannot keep the package")?;
@@ -272,26 +201,4 @@ fn find_number(document: &Value, name: &str) -> Option<f64> {
             .or_else(|| members.values().find_map(|member| find_number(member, name))),
         _ => None,
     }
-}
-
-/// Moves a package to its place, whole or not at all.
-fn put_in_place(from: &Path, to: &Path) -> std::io::Result<()> {
-    let parent = to.parent().unwrap_or(to);
-    std::fs::create_dir_all(parent)?;
-    if to.exists() {
-        std::fs::remove_dir_all(to)?;
-    }
-    std::fs::rename(from, to)?;
-    std::fs::File::open(parent)?.sync_all()
-}
-
-async fn folders_in(folder: &Path) -> std::io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    let mut entries = tokio::fs::read_dir(folder).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        if let Ok(name) = entry.file_name().into_string() {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }

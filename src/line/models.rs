@@ -76,7 +76,7 @@ impl LineModels {
         watch: &Arc<Watch>,
     ) -> Self {
         let running = LoadedModel {
-            path: line.model.clone(),
+            path: line.model.path().to_owned(),
             model: line.model_ref.clone(),
             normal_scores: Arc::clone(&line.normal_scores),
         };

@@ -11,7 +11,7 @@ mod projects;
 mod running;
 mod tags;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use crate::api::{self, Operations};
 use crate::hosting::Hosting;
 use crate::jobs::Bell;
+use crate::packages::Packages;
 
 pub(crate) use datasets::entries_of;
 pub(crate) use detection::detect_anomaly_result;
@@ -44,8 +45,8 @@ pub(crate) struct Services {
     pub(crate) hosting: Arc<Hosting>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) naming: Naming,
-    /// Where finished packages lie: `<project>/<version>` below it.
-    pub(crate) packages: PathBuf,
+    /// The finished packages.
+    pub(crate) packages: Packages,
     pub(crate) line_of: LineOf,
 }
 

@@ -106,7 +106,7 @@ impl Services {
     pub(super) async fn delete_model(&self, call: &Call<'_>) -> Answer {
         let project = call.text("ProjectName");
         let version = self.version(project, call.text("ModelVersion")).await?;
-        if let Some(line) = (self.line_of)(&self.packages.join(project).join(version.to_string())) {
+        if let Some(line) = (self.line_of)(&self.packages.place(project, version)) {
             let told = format!("The model is used by the line {line}: give that another model first.");
             return Err(Fault::conflict("MODEL", self.naming.model(project, version), told));
         }
@@ -153,14 +153,14 @@ impl Services {
     /// Loads the model beside the caller, and writes down what became of it.
     pub(crate) fn host(&self, project: String, version: u64, min: u64, max: u64) {
         let (hosting, store) = (Arc::clone(&self.hosting), self.store.clone());
-        let package = self.packages.join(&project).join(version.to_string());
+        let packages = self.packages.clone();
         let units = |count: u64| usize::try_from(count).unwrap_or(1);
         let units = Units { min: units(min), max: units(max) };
         tokio::spawn(async move {
             let key = (project.clone(), version);
             let started = tokio::task::spawn_blocking({
                 let (hosting, key) = (Arc::clone(&hosting), key.clone());
-                move || hosting.start(&key, package, units)
+                move || hosting.start(&key, packages.open(&key.0, key.1)?, units)
             });
             let (status, message) = match started.await {
                 Ok(Ok(())) => (ModelStatus::Hosted, "The model is running.".to_owned()),

@@ -5,13 +5,15 @@ use linewarden_store::{NewPackagingJob, PackagingJob};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, Services, fault, time};
+use crate::jobs::Target;
 
 impl Services {
     pub(super) async fn start_packaging(&self, call: &Call<'_>) -> Answer {
         let project = call.text("ProjectName");
         let version = self.version(project, call.text("ModelVersion")).await?;
         let configuration = call.members.get("Configuration").cloned().unwrap_or_default();
-        check(&configuration)?;
+        let greengrass = configuration.get("Greengrass").unwrap_or(&Value::Null);
+        Target::of(greengrass).map_err(Fault::validation)?;
         let bucket =
             configuration.pointer("/Greengrass/S3OutputLocation/Bucket").and_then(Value::as_str).unwrap_or_default();
         if !self.objects.bucket_exists(bucket).await.map_err(Fault::internal)? {
@@ -50,15 +52,6 @@ impl Services {
         }
         Ok(answer)
     }
-}
-
-/// What the contract's constraints do not say: one of device and platform.
-fn check(configuration: &Value) -> Result<(), Fault> {
-    let has = |member: &str| configuration.pointer(&format!("/Greengrass/{member}")).is_some();
-    if has("TargetDevice") == has("TargetPlatform") {
-        return Err(Fault::validation("Greengrass must have one of TargetDevice and TargetPlatform."));
-    }
-    Ok(())
 }
 
 fn metadata(project: &str, job: &PackagingJob) -> Value {

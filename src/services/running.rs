@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use linewarden_access::{Credentials, Keys};
 use linewarden_objects::s3::{self, S3Options};
-use linewarden_objects::{Objects, Place, RemoteS3, Vault};
+use linewarden_objects::{Objects, Place, RemoteS3};
 use linewarden_store::Metadata;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -19,10 +19,8 @@ use crate::hosting::Hosting;
 use crate::http::stopper;
 use crate::jobs::{Bell, Jobs};
 use crate::metrics::Metrics;
+use crate::packages::Packages;
 use crate::tls;
-
-/// Encryption keys: `name=64 hexadecimal digits`, several with commas between.
-const OBJECT_KEYS: &str = "LINEWARDEN_OBJECT_KEYS";
 
 /// Services that work until they are stopped.
 pub(crate) struct Running {
@@ -45,15 +43,11 @@ impl Running {
         let listener = TcpListener::bind(config.s3_listen).await.with_context(|| {
             format!("cannot listen on {} for S3: free the port, or set `s3_listen` under `[api]`", config.s3_listen)
         })?;
-        let packages = config.models();
-        for folder in [data, &packages] {
+        for folder in [data, &config.models()] {
             tokio::fs::create_dir_all(folder).await.with_context(failed)?;
         }
         let store = Metadata::open(&config.database).await.context("cannot use `database` under `[api]`")?;
-        let digits = std::env::var(OBJECT_KEYS).ok();
-        let encryption = &config.encryption;
-        let vault = Vault::load(encryption.keys.as_deref(), digits.as_deref(), encryption.default.as_deref())
-            .context("cannot read the keys of `[api.encryption]`")?;
+        let vault = config.vault().context("cannot read the keys of `[api.encryption]`")?;
         let place = place(config).await.with_context(failed)?;
         let naming = Naming { region: config.region.clone(), account: config.account.clone() };
         let rules = Rules {
@@ -68,11 +62,11 @@ impl Running {
         let services = Arc::new(Services {
             store,
             objects: Objects::open(place, vault.clone()).await.with_context(failed)?,
+            packages: Packages::new(config.models(), vault.clone()),
             vault,
             hosting: Arc::new(Hosting::new(config.options.clone(), metrics)),
             bell: Arc::new(Bell::default()),
             naming,
-            packages,
             line_of,
         });
         let jobs = Jobs::start(&services, data.join("work")).await.with_context(failed)?;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "also the helpers of a test may fail by panicking")]
 
+mod deploy;
 mod door;
 mod elements;
 mod generated;

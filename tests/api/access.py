@@ -32,7 +32,7 @@ for line in sys.stdin:
         headers = told["ResponseMetadata"].get("HTTPHeaders", {})
         seen = {
             "code": told["Error"]["Code"],
-            "message": told["Error"]["Message"],
+            "message": told["Error"].get("Message", ""),
             "status": told["ResponseMetadata"]["HTTPStatusCode"],
             "retry-after": headers.get("retry-after"),
             "more": {name: told[name] for name in ("QuotaCode", "ServiceCode", "ResourceType") if name in told},

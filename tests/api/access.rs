@@ -41,11 +41,15 @@ impl Site {
         Ok(User(self.peer(kind, Path::new("tests/api/access.py"), &arguments)?))
     }
 
-    /// The audit log, without what differs from run to run.
-    fn audited(&self) -> Result<Vec<Value>> {
+    /// The audit log of the API's calls, or of the S3 endpoint's requests.
+    fn audited(&self, of: &str) -> Result<Vec<Value>> {
         let mut records = Vec::new();
         for file in std::fs::read_dir(self.daemon.path("data/audit"))? {
-            for line in std::fs::read_to_string(file?.path())?.lines() {
+            let file = file?;
+            if !file.file_name().to_string_lossy().starts_with(of) {
+                continue;
+            }
+            for line in std::fs::read_to_string(file.path())?.lines() {
                 records.push(serde_json::from_str(line).with_context(|| format!("a record: {line}"))?);
             }
         }
@@ -118,19 +122,11 @@ fn users_do_what_their_policies_allow_and_the_audit_log_has_every_call() -> Resu
     let wrong = site.daemon.call(&["keys", "attach", "--user", "anna", "policies/own.json"])?;
     ensure!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("IpAdress"));
 
-    let records = site.audited()?;
-    let short: Vec<String> = records
-        .iter()
-        .map(|record| {
-            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-            format!(
-                "{} {} {}",
-                text(&record["userIdentity"]["userName"]),
-                text(&record["eventName"]),
-                text(&record["errorCode"])
-            )
-        })
-        .collect();
+    let short = |record: &Value| {
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let user = text(&record["userIdentity"]["userName"]);
+        format!("{user} {} {}", text(&record["eventName"]), text(&record["errorCode"]))
+    };
     let wanted = [
         "tester CreateProject -",
         "reader DescribeProject -",
@@ -143,11 +139,32 @@ fn users_do_what_their_policies_allow_and_the_audit_log_has_every_call() -> Resu
         "anna CreateProject AccessDeniedException",
         "anna ListProjects AccessDeniedException",
     ];
-    assert_eq!(short, wanted);
+    let records = site.audited("lookoutvision")?;
+    assert_eq!(records.iter().map(short).collect::<Vec<_>>(), wanted);
     let made = &records[4];
     assert_eq!(made["responseElements"]["status"], "CREATE_IN_PROGRESS");
     assert_eq!(made["requestParameters"]["datasetSource"]["groundTruthManifest"]["s3Object"]["key"], "train.manifest");
     assert_eq!((&made["sourceIPAddress"], &made["readOnly"]), (&json!("127.0.0.1"), &json!(false)));
+
+    refused(
+        &site.caller(&site.key, "a wrong secret")?.s3("list_buckets", &json!({}))?,
+        "SignatureDoesNotMatch",
+        403,
+        "",
+    );
+    done(&admin.s3("put_object", &json!({ "Bucket": "pictures", "Key": "a b/1.txt", "Body": "x" }))?);
+    let records = site.audited("s3")?;
+    let wanted = [
+        "tester CreateBucket -",
+        "reader ListBuckets AccessDenied",
+        "trainer DeleteBucket AccessDenied",
+        "- GET / SignatureDoesNotMatch",
+        "tester PutObject -",
+    ];
+    assert_eq!(records.iter().map(short).collect::<Vec<_>>(), wanted);
+    let put = &records[4];
+    assert_eq!(put["requestParameters"], json!({ "bucketName": "pictures", "key": "a b/1.txt" }));
+    assert_eq!((&put["sourceIPAddress"], &put["managementEvent"]), (&json!("127.0.0.1"), &json!(false)));
     site.end()
 }
 
@@ -223,6 +240,8 @@ fn errors(kind: Kind) -> Result<()> {
     let mut client = site.caller_of(kind, &site.key, &site.secret)?;
     refused(&client.api("list_projects", &json!({}))?, "InternalServerException", 500, "the service failed");
     ensure!(site.daemon.log()?.contains("the audit log cannot be written"), "{}", site.daemon.log()?);
+    let unwritten = client.s3("list_buckets", &json!({}))?;
+    ensure!(unwritten.get("answer").is_none(), "{unwritten}");
     site.end()
 }
 
@@ -263,7 +282,7 @@ fn over_tls_clients_know_the_daemon_and_a_policy_may_ask_for_it() -> Result<()> 
     // Whether it is told by an alert or by a reset.
     let _ = std::io::Read::read_to_end(&mut open, &mut answer);
     ensure!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
-    let records = site.audited()?;
+    let records = site.audited("lookoutvision")?;
     assert_eq!(records[0]["sourceIPAddress"], "127.0.0.1");
     site.end()
 }

@@ -236,6 +236,33 @@ def package(order):
     }
 
 
+def convert(order):
+    def job(name, options):
+        component = {
+            "ComponentName": "half",
+            "ComponentVersion": "2.0.0",
+            "TargetPlatform": {"Os": "LINUX", "Arch": "X86_64", "Accelerator": "NVIDIA"},
+            "CompilerOptions": options,
+            "S3OutputLocation": {"Bucket": BUCKET, "Prefix": "gpu/"},
+        }
+        lookout.start_model_packaging_job(
+            ProjectName=project, ModelVersion="1", JobName=name, Configuration={"Greengrass": component}
+        )
+        described = until(
+            lambda: lookout.describe_model_packaging_job(ProjectName=project, JobName=name)["ModelPackagingDescription"],
+            ["SUCCEEDED", "FAILED"],
+        )
+        return [described["Status"], described["StatusMessage"]]
+
+    options = '{"sm_75": "sm_75", "trt-ver": "7.1.3", "cuda-ver": "10.2", "precision": "fp16", "bound": "%s"}'
+    strict = job("strict", options % "0.0001")
+    first = job("half", options % "0.1")
+    if first[0] == "SUCCEEDED":
+        s3.download_file(BUCKET, "gpu/half/2.0.0/half.tar", str(folder / "half.tar"))
+    again = job("again", options % "0.1")
+    return {"strict": strict, "first": first, "again": again, "refused": refused(lambda: job("wrong", "trt 7"))}
+
+
 def tags(order):
     arn = model()["ModelArn"]
     before = lookout.list_tags_for_resource(ResourceArn=arn)["Tags"]

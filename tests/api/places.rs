@@ -41,8 +41,11 @@ fn a_project_lives_in_postgresql_and_in_a_remote_s3_that_never_sees_a_picture() 
         holds(b"\x89PNG") || holds(b"source-ref")
     };
     ensure!(stored.len() > 50 && !stored.iter().any(is_readable), "{} objects", stored.len());
+    let model = files(&site.daemon.path("data/models/cap"))?;
+    ensure!(model.len() == 1 && !model.iter().any(|file| file.windows(10).any(|part| part == b"model.onnx")));
     let mut client = site.client(folder.path(), "cap")?;
     assert_eq!(client.does("delete")?, json!([]));
+    assert_eq!(files(&site.daemon.path("data/models/cap"))?, Vec::<Vec<u8>>::new());
     site.end()?;
     remote.end()
 }
@@ -102,19 +105,25 @@ fn what_is_wrong_with_the_api_is_told_with_its_place() -> Result<()> {
 }
 
 #[test]
-fn a_line_runs_a_trained_model_by_its_arn_and_keeps_it_from_being_deleted() -> Result<()> {
+fn a_line_runs_an_encrypted_model_by_its_arn_and_keeps_it_from_being_deleted() -> Result<()> {
+    const SEALED: &str = "[api.encryption]\nkeys = \"object-keys\"\ndefault = \"factory\"\n";
     let folder = tempfile::tempdir()?;
     parts(folder.path())?;
-    let mut site = Site::new()?;
+    let mut site = Site::prepared(&format!("{CONFIG}{SEALED}"), |daemon| {
+        daemon.write("object-keys/factory.key", "5a".repeat(32))?;
+        Ok(())
+    })?;
     let mut client = site.client(folder.path(), "cap")?;
     for step in ["bucket", "upload", "create", "train"] {
         client.does(step)?;
     }
+    ensure!(site.daemon.path("data/models/cap/1.sealed").is_file() && !site.daemon.path("data/models/cap/1").exists());
+    options_decide(&mut client, &site, folder.path())?;
     site.daemon.terminate()?;
     ensure!(site.daemon.wait_end()?.success());
     let line = |version: u32| {
         format!(
-            "{CONFIG}[[line]]\nname = \"press\"\nmodel = \"arn:aws:lookoutvision:eu-west-1:123456789012:model/cap/{version}\"\n\
+            "{CONFIG}{SEALED}[[line]]\nname = \"press\"\nmodel = \"arn:aws:lookoutvision:eu-west-1:123456789012:model/cap/{version}\"\n\
              device = \"cpu\"\n[[line.camera]]\nname = \"top\"\npipeline = \"synthetic\"\nwith = {{ width = 160, height = 120 }}\n"
         )
     };
@@ -132,4 +141,38 @@ fn a_line_runs_a_trained_model_by_its_arn_and_keeps_it_from_being_deleted() -> R
         "{refusal}"
     );
     site.end()
+}
+
+/// Compiler options of a packaging job decide provider and precision of its component.
+fn options_decide(client: &mut crate::Client, site: &Site, folder: &Path) -> Result<()> {
+    let made = client.does("convert")?;
+    let (status, message) = (&made["strict"][0], made["strict"][1].as_str().unwrap_or_default());
+    ensure!(status == "FAILED" && message.contains("allowed: 0.0001): not kept, as scores move too far"), "{made}");
+    let (status, message) = (&made["first"][0], made["first"][1].as_str().unwrap_or_default());
+    ensure!(status == "SUCCEEDED" && message.contains("As float16 it scores"), "{made}");
+    ensure!(message.contains("mean nothing here: sm_75"), "{message}");
+    let (status, message) = (&made["again"][0], made["again"][1].as_str().unwrap_or_default());
+    ensure!(status == "FAILED" && message.contains("a component half of version 2.0.0"), "{made}");
+    ensure!(made["refused"][0] == "ValidationException", "{made}");
+    let archive = folder.join("half.tar");
+    let mut settings = String::new();
+    for entry in tar::Archive::new(std::fs::File::open(&archive)?).entries()? {
+        let mut entry = entry?;
+        if entry.path()?.ends_with("half/linewarden.toml") {
+            std::io::Read::read_to_string(&mut entry, &mut settings)?;
+        }
+    }
+    ensure!(settings.contains("device = \"tensorrt\""), "{settings}");
+    // This machine has no GPU, and says so before it changes anything.
+    let (archive, config) = (archive.to_str().unwrap(), folder.join("half/linewarden.toml"));
+    let config = config.to_str().unwrap();
+    let deploy = ["deploy", archive, "--no-service", "--config", config];
+    let refused = site.daemon.call(&deploy)?;
+    let error = String::from_utf8(refused.stderr)?;
+    ensure!(!refused.status.success() && error.contains("does not run on this machine"), "{error}");
+    ensure!(error.contains("tensorrt") && !folder.join("half/models/half").exists(), "{error}");
+    let deployed = site.daemon.call(&[&deploy[..], &["--device", "cpu"]].concat())?;
+    ensure!(deployed.status.success(), "{}", String::from_utf8_lossy(&deployed.stderr));
+    ensure!(String::from_utf8(deployed.stdout)?.contains("half 2.0.0, model cap 1, is in"));
+    Ok(())
 }

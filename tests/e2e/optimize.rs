@@ -52,3 +52,29 @@ fn pictures_that_the_model_knows_prove_nothing() {
     assert_says(&failed(2, &arguments), &["trained on", "give other"]);
     assert!(!out.exists());
 }
+
+#[test]
+fn a_format_for_another_machine_is_a_matter_of_scores_alone() {
+    let (folder, parts) = (temp(), parts());
+    for format in ["float16", "int8"] {
+        let out = folder.path().join(format);
+        let arguments =
+            ["optimize", "--model", text(&parts.model), "--dataset", text(&parts.test), "--format", format, "--out"];
+        let strict = failed(1, &[&arguments[..], &[text(&out), "--bound", "0.000000001"]].concat());
+        assert_says(&strict, &["no such format keeps the scores", &format!("{format} in"), "scores move too far"]);
+        assert!(!out.exists());
+        let answer = json(&[&arguments[..], &[text(&out), "--bound", "0.5", "--json"]].concat());
+        let trials = answer["trials"].as_array().unwrap();
+        assert!(trials.iter().all(|trial| trial["format"] == format && trial["time_ms"] == Value::Null), "{answer}");
+        assert_eq!(trials.iter().filter(|trial| trial["kept"] == true).count(), 1, "{answer}");
+        let pictures = [parts.test.join("anomaly/03.png")];
+        let change = scores(&out, &pictures)[0] - scores(&parts.model, &pictures)[0];
+        assert!(change.abs() <= 0.5, "{change}");
+    }
+    // Which pictures it knows is only told: scores of others are not what decides here.
+    let out = folder.path().join("known");
+    let known = ["optimize", "--model", text(&parts.model), "--dataset", text(&parts.train), "--format", "float16"];
+    let told = done(&[&known[..], &["--bound", "0.5", "--out", text(&out)]].concat());
+    assert_says(&told.stderr, &["trained on"]);
+    assert_says(&told.stdout, &["kept, not timed", "is the turned one"]);
+}

@@ -10,6 +10,7 @@ mod page;
 mod parts;
 mod remote;
 pub mod s3;
+mod sealed;
 mod vault;
 
 pub use error::ObjectError;
@@ -17,4 +18,5 @@ pub(crate) use objects::blocking;
 pub use objects::{
     Body, Bucket, ByteRange, Condition, Content, Head, Listed, Object, Objects, Place, PutOptions, RemoteS3,
 };
+pub use sealed::{seal, unseal};
 pub use vault::Vault;

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use linewarden_model::{DetectorOptions, DeviceRequest};
+use linewarden_objects::{ObjectError, Vault};
 use linewarden_store::Database;
 
 use super::Context;
@@ -12,6 +13,8 @@ use crate::config::raw::Section;
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
+/// Encryption keys in the environment: `name=64 hexadecimal digits`, several with commas between.
+const OBJECT_KEYS: &str = "LINEWARDEN_OBJECT_KEYS";
 /// Far above what a program needs that polls, far below what holds up the others.
 const CALLS_PER_SECOND: u32 = 50;
 const AUDIT_DAYS: i64 = 90;
@@ -40,7 +43,7 @@ pub struct ApiConfig {
     pub database: Database,
     /// Another S3 that the objects lie in; without one they lie in a folder of `data`.
     pub remote: Option<RemoteConfig>,
-    /// The keys that objects are encrypted with.
+    /// The keys that objects and models are encrypted with.
     pub encryption: EncryptionConfig,
     /// Calls a second of one operation by one access key.
     pub calls_per_second: Option<NonZeroU32>,
@@ -73,9 +76,19 @@ pub struct RemoteConfig {
 }
 
 impl ApiConfig {
-    /// Where trained models lie: `<project>/<version>` below it.
+    /// Where trained models lie.
     pub fn models(&self) -> PathBuf {
         self.data.join("models")
+    }
+
+    /// The encryption keys, of the folder and of the environment.
+    ///
+    /// # Errors
+    /// When one cannot be read, or the default one is not among them.
+    pub fn vault(&self) -> Result<Vault, ObjectError> {
+        let digits = std::env::var(OBJECT_KEYS).ok();
+        let EncryptionConfig { keys, default } = &self.encryption;
+        Vault::load(keys.as_deref(), digits.as_deref(), default.as_deref())
     }
 }
 

@@ -21,14 +21,15 @@ use super::parts::{PartsConfig, read_parts};
 use super::shadow::{ShadowConfig, read_commands, read_shadow};
 use super::watch::{WatchConfig, read_watch};
 use crate::config::raw::{Placed, Section};
+use crate::packages::{Opened, Packages};
 
 /// One conveyor.
 #[derive(Debug, Clone)]
 pub struct LineConfig {
     /// Letters, digits, `-` and `_`; unique.
     pub name: String,
-    /// The model package.
-    pub model: PathBuf,
+    /// The model package, readable as long as this is held.
+    pub(crate) model: Opened,
     /// Which model that is.
     pub model_ref: ModelRef,
     /// Scores of normal pictures from its training; none of older packages.
@@ -98,7 +99,7 @@ pub(super) fn read_line(
     let interval = whole("interval", 1, 1_000_000).unwrap_or(1);
     let scale = section.boolean("scale").unwrap_or(false);
     let roi = section.read("roi", "\"x,y,width,height\" in pixels", |value| parse_roi(value.as_str()?));
-    let decision = read_decision(section, package.as_ref());
+    let decision = read_decision(section, package.as_ref().map(|(package, _)| package));
     let gate = read_gate(section);
     let parts = read_parts(section);
     let cameras = read_cameras(section, context);
@@ -122,10 +123,10 @@ pub(super) fn read_line(
         Some(parts) => Some(parts.with(&name, &cameras, &decision, &gate, publisher.as_ref())?),
         None => None,
     };
-    let package = package?;
+    let (package, opened) = package?;
     Some(LineConfig {
         name,
-        model: package.path().to_owned(),
+        model: opened,
         model_ref: package.info().model_ref(),
         normal_scores: package.info().normal_scores.as_slice().into(),
         device: device.map_or_else(|| "auto".to_owned(), |device| device.value),
@@ -164,23 +165,26 @@ pub(super) fn read_name(section: &Section<'_>, names: &mut BTreeSet<String>, wha
     Some(name.value)
 }
 
-fn read_model(section: &Section<'_>, context: &Context) -> Option<Package> {
+fn read_model(section: &Section<'_>, context: &Context) -> Option<(Package, Opened)> {
     let Some(model) = section.text("model") else {
         if section.value("model").is_none() {
             section.missing("model", "the folder or .tar of a model package");
         }
         return None;
     };
-    let path = match model.value.strip_prefix("arn:") {
-        None => context.path(&model.value),
+    let opened = match model.value.strip_prefix("arn:") {
+        None => Opened::plain(context.path(&model.value)),
         Some(_) => trained_model(&model, section, context)?,
     };
-    let package = Package::read(&path);
-    package.map_err(|error| section.problem(model.at, format!("`model`: {error}"))).ok()
+    let package = Package::read(opened.path());
+    package
+        .map(|package| (package, opened))
+        .map_err(|error| section.problem(model.at, format!("`model`: {error}")))
+        .ok()
 }
 
 /// Where the REST API keeps the model of this ARN.
-fn trained_model(model: &Placed<String>, section: &Section<'_>, context: &Context) -> Option<PathBuf> {
+fn trained_model(model: &Placed<String>, section: &Section<'_>, context: &Context) -> Option<Opened> {
     let refuse = |told: String| section.problem(model.at.clone(), format!("`model`: {told}"));
     let Some(Resource::Model { project, version }) = Arn::parse(&model.value).ok().map(|arn| arn.resource().clone())
     else {
@@ -188,16 +192,18 @@ fn trained_model(model: &Placed<String>, section: &Section<'_>, context: &Contex
         refuse(format!("must be a package or the ARN of a model, {allowed}, got `{}`", model.value));
         return None;
     };
-    let Some(models) = context.trained.get() else {
+    let Some(api) = context.api.get() else {
         refuse("an ARN names a model of the REST API, which needs a table `[api]` in this file".to_owned());
         return None;
     };
-    let path = models.join(&project).join(version.to_string());
-    if !path.exists() {
+    let vault =
+        api.vault().map_err(|error| refuse(format!("cannot read the keys of `[api.encryption]`: {error}"))).ok()?;
+    let packages = Packages::new(api.models(), vault);
+    if !packages.has(&project, version) {
         refuse(format!("the REST API has no trained model {project}/{version}"));
         return None;
     }
-    Some(path)
+    packages.open(&project, version).map_err(|error| refuse(format!("{error:#}"))).ok()
 }
 
 pub(super) fn parse_roi(text: &str) -> Option<Rect> {

@@ -109,8 +109,8 @@ pub enum Doors {
 pub(super) struct Context {
     pub(super) base: PathBuf,
     pub(super) shapes: Shapes,
-    /// Where the models of the REST API lie, once `[api]` was read.
-    pub(super) trained: OnceCell<PathBuf>,
+    /// The REST API with its models, once `[api]` was read.
+    pub(super) api: OnceCell<ApiConfig>,
 }
 
 impl Context {
@@ -130,7 +130,7 @@ pub(crate) fn check(path: &Path, text: String, pipelines: Option<&Path>, doors: 
     let beside = base.join("pipelines");
     let folders: Vec<PathBuf> = std::iter::once(beside).chain(pipelines.map(Path::to_owned)).collect();
     let shapes = Shapes::read(&folders).map_err(|problems| ConfigError { problems })?;
-    let context = Context { base, shapes, trained: OnceCell::new() };
+    let context = Context { base, shapes, api: OnceCell::new() };
     let config = {
         let table = source.parse();
         read_config(&Section::root(&source, &table), &context, doors)
@@ -152,7 +152,7 @@ fn read_config(root: &Section<'_>, context: &Context, doors: Doors) -> Option<Co
     let api = root.section("api").map(|section| read_api(&section, context, listen));
     if let Some(Some(api)) = &api {
         // Set here, and nowhere else.
-        let _ = context.trained.set(api.models());
+        let _ = context.api.set(api.clone());
     }
     match doors {
         Doors::Lines if sections.is_empty() => root.missing("line", "one or more tables `[[line]]`"),

@@ -7,6 +7,8 @@ use s3s::auth::{Credentials, S3Auth, SecretKey};
 use s3s::path::S3Path;
 use s3s::{S3Result, s3_error};
 
+use super::record::{Done, Seen};
+
 /// Knows the users' secrets and rights.
 #[async_trait::async_trait]
 pub trait Gate: Send + Sync + 'static {
@@ -14,6 +16,11 @@ pub trait Gate: Send + Sync + 'static {
     async fn secret(&self, access_key_id: &str) -> Option<String>;
     /// Whether this may be done.
     async fn allows(&self, ask: &Ask<'_>) -> bool;
+    /// Writes down a request that has its answer; without a gate's own way nobody does. An answer is given only when this
+    /// says that it is written down.
+    async fn record(&self, _done: &Done) -> bool {
+        true
+    }
 }
 
 /// What somebody wants to do.
@@ -46,6 +53,7 @@ pub(super) struct Access(pub(super) Arc<dyn Gate>);
 #[async_trait::async_trait]
 impl S3Access for Access {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        Seen::note(context);
         // What is answered for each key that the request names is asked there.
         let Some(action) = action_of(context.s3_op().name()) else {
             return Err(s3_error!(NotImplemented, "{} is not offered here.", context.s3_op().name()));

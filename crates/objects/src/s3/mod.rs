@@ -6,10 +6,12 @@ mod endpoint;
 mod fault;
 mod gate;
 mod listing;
+mod record;
 mod transfer;
 mod uploads;
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Objects;
 pub use gate::{Ask, Gate};
+pub use record::Done;
+use record::Pending;
 
 /// A client must have sent its request's head by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,7 +76,7 @@ pub async fn serve(
     options: S3Options,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let service = service(objects.clone(), gate, options.region);
+    let service = service(objects.clone(), Arc::clone(&gate), options.region);
     let free = Arc::new(Semaphore::new(options.connections));
     let graceful = GracefulShutdown::new();
     // Ends what is left of them when it goes.
@@ -98,6 +102,7 @@ pub async fn serve(
             },
         };
         let (service, tls, watcher) = (service.clone(), options.tls.clone(), graceful.watcher());
+        let (gate, source) = (Arc::clone(&gate), stream.peer_addr().ok().map(|peer| peer.ip()));
         while requests.try_join_next().is_some() {}
         requests.spawn(async move {
             let stream: Box<dyn Stream> = match tls {
@@ -112,7 +117,7 @@ pub async fn serve(
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), of_connection(service));
+                .serve_connection(TokioIo::new(stream), of_connection(service, gate, source));
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, "connection ended early");
             }
@@ -135,12 +140,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// the client's next request for that body (`Expect: 100-continue`, as boto3 uploads).
 fn of_connection(
     service: S3Service,
+    gate: Arc<dyn Gate>,
+    source: Option<IpAddr>,
 ) -> impl Service<Request<Incoming>, Response = HttpResponse, Error = HttpError, Future: Send> {
-    service_fn(move |request: Request<Incoming>| {
+    service_fn(move |mut request: Request<Incoming>| {
         let waits = request.headers().contains_key(EXPECT);
+        let (gate, pending) = (Arc::clone(&gate), Pending::of(&mut request, source));
         let answered = Service::call(&service, request);
         async move {
-            let mut response = answered.await?;
+            let mut response = pending.answered(&*gate, answered.await?).await;
             if waits && !response.status().is_success() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

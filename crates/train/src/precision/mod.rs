@@ -46,7 +46,8 @@ pub enum Format {
 }
 
 impl Format {
-    fn name(self) -> &'static str {
+    /// In words.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Int8 => "int8",
             Self::Float16 => "float16",
@@ -139,6 +140,10 @@ impl Optimized {
 }
 
 impl Trial {
+    fn is_near(&self, bound: f64) -> bool {
+        self.largest_change <= bound && self.changed_verdicts == 0
+    }
+
     fn sentence(&self, views: usize, bound: f64) -> String {
         let Self { convolutions: (own, of), largest_change, changed_verdicts, .. } = self;
         let name = self.format.name();
@@ -159,6 +164,8 @@ impl Trial {
                 };
                 (format!("{ratio:.2} times the time ({after:.2} instead of {before:.2} ms), "), fate)
             }
+            _ if self.kept => (String::new(), "kept, not timed"),
+            _ if self.is_near(bound) => (String::new(), "not kept, as another has more of it"),
             _ => (String::new(), "not kept, as scores move too far"),
         };
         format!("{name} in {own} of {of} convolutions: {time}{scores}: {fate}")
@@ -198,24 +205,47 @@ pub fn optimize(
         }
     };
     let trials: Vec<Trial> = variants.iter().map(trial).collect();
-    let package = match kept {
-        Some(place) => {
-            let mut kept = near[place].package(package)?;
-            let mut metrics = kept.info().metrics.clone();
-            let measured = json!({
-                "replaced": package.info().onnx_sha256,
-                "views": views.len(),
-                "bound": terms.bound,
-                "threads": terms.threads,
-                "trials": trials,
-            });
-            metrics.insert("precision".to_owned(), measured);
-            kept.set_metrics(metrics);
-            Some(kept)
-        }
-        None => None,
-    };
+    let mut measured =
+        json!({ "views": views.len(), "bound": terms.bound, "threads": terms.threads, "trials": trials });
+    let package = kept.map(|place| near[place].measured(package, &mut measured)).transpose()?;
     Ok(Optimized { package, trials, views: views.len(), bound: terms.bound })
+}
+
+/// Turns the model into one format for another machine, whose speed cannot be measured here: of the variants that keep to the
+/// bound it is the one with most of the format.
+///
+/// # Errors
+/// When pictures cannot be used or the model cannot be run, or turned.
+pub fn convert(
+    package: &Package,
+    dataset: &Dataset,
+    format: Format,
+    bound: f64,
+    progress: &dyn Progress,
+) -> Result<Optimized, OptimizeError> {
+    let views = cut_views(package, dataset, progress)?;
+    let mut variants = variants(package, &views, progress)?;
+    variants.retain(|variant| variant.format == format);
+    let mut trials: Vec<Trial> = variants
+        .iter()
+        .map(|variant| Trial {
+            format,
+            convolutions: (variant.convolutions, variant.of),
+            largest_change: variant.largest_change,
+            changed_verdicts: variant.changed_verdicts,
+            time_ms: None,
+            time_ratio: None,
+            kept: false,
+        })
+        .collect();
+    let near = (0..trials.len()).filter(|&place| trials[place].is_near(bound));
+    let kept = near.max_by_key(|&place| trials[place].convolutions.0);
+    if let Some(place) = kept {
+        trials[place].kept = true;
+    }
+    let mut measured = json!({ "views": views.len(), "bound": bound, "trials": trials });
+    let package = kept.map(|place| variants[place].measured(package, &mut measured)).transpose()?;
+    Ok(Optimized { package, trials, views: views.len(), bound })
 }
 
 /// The network's pixels of each view of some of the pictures, both classes alike, up to a bound.
@@ -325,6 +355,16 @@ impl Variant {
     /// The file.
     pub fn onnx(&self) -> &[u8] {
         &self.onnx
+    }
+
+    /// The same, and it says what was measured.
+    fn measured(&self, package: &Package, measured: &mut serde_json::Value) -> Result<Package, ModelError> {
+        let mut kept = self.package(package)?;
+        let mut metrics = kept.info().metrics.clone();
+        measured["replaced"] = package.info().onnx_sha256.as_str().into();
+        metrics.insert("precision".to_owned(), measured.take());
+        kept.set_metrics(metrics);
+        Ok(kept)
     }
 
     /// The package with this graph. Its golden pictures are the same ones; what they must score is what the variant gives
