@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use linewarden_model::ModelType;
 use linewarden_testkit::broker::{Message, Mosquitto, MosquittoOptions, Proxy, Subscriber};
 use linewarden_testkit::model::brightness_package;
+use linewarden_testkit::pictures::write_pictures;
 use linewarden_testkit::rtsp::RtspCamera;
 use linewarden_testkit::sandbox::DaemonSandbox;
 use linewarden_testkit::tls::Certificates;
@@ -17,17 +18,6 @@ fn sandbox() -> Result<DaemonSandbox> {
     let sandbox = DaemonSandbox::new(env!("CARGO_BIN_EXE_linewarden"))?;
     brightness_package(&sandbox.path("model"), 64, 48, ModelType::Segmentation)?;
     Ok(sandbox)
-}
-
-/// Pictures `0.png`, `1.png`...: black is normal, white is anomalous.
-fn write_pictures(sandbox: &DaemonSandbox, are_white: &[bool]) -> Result<()> {
-    std::fs::create_dir_all(sandbox.path("pictures"))?;
-    for (number, &is_white) in are_white.iter().enumerate() {
-        let grey = if is_white { 255 } else { 0 };
-        let picture = image::RgbImage::from_pixel(64, 48, image::Rgb([grey; 3]));
-        picture.save(sandbox.path(&format!("pictures/{number}.png")))?;
-    }
-    Ok(())
 }
 
 fn mqtt(broker: &Mosquitto) -> String {
@@ -66,7 +56,7 @@ fn a_folder_gives_one_result_and_one_decision_a_picture_in_order() -> Result<()>
     let watch = broker.subscribe("linewarden/cap/#")?;
     let mut sandbox = sandbox()?;
     let are_white = [false, true, false, false, true, true, false];
-    write_pictures(&sandbox, &are_white)?;
+    write_pictures(&sandbox.path("pictures"), &are_white)?;
     sandbox.write("pictures/3.png", "no picture")?;
     let camera = "pipeline = \"folder\"\nwith = { location = \"pictures\" }";
     sandbox.start(&(mqtt(&broker) + &line("cap", camera)))?;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use linewarden_model::ModelType;
 use linewarden_testkit::broker::Mosquitto;
 use linewarden_testkit::model::brightness_package;
+use linewarden_testkit::pictures::write_pictures;
 use linewarden_testkit::sandbox::DaemonSandbox;
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
@@ -18,16 +19,6 @@ fn sandbox() -> Result<DaemonSandbox> {
     let sandbox = DaemonSandbox::new(env!("CARGO_BIN_EXE_linewarden"))?;
     brightness_package(&sandbox.path("model"), 64, 48, ModelType::Segmentation)?;
     Ok(sandbox)
-}
-
-/// Black is normal, white is anomalous.
-fn write_pictures(sandbox: &DaemonSandbox, are_white: &[bool]) -> Result<()> {
-    std::fs::create_dir_all(sandbox.path("pictures"))?;
-    for (number, &is_white) in are_white.iter().enumerate() {
-        let picture = image::RgbImage::from_pixel(64, 48, image::Rgb([if is_white { 255 } else { 0 }; 3]));
-        picture.save(sandbox.path(&format!("pictures/{number}.png")))?;
-    }
-    Ok(())
 }
 
 fn config(broker: &Mosquitto, evidence: &str, camera: &str) -> String {
@@ -62,7 +53,7 @@ fn rejects_are_kept_with_picture_mask_result_and_acknowledgement_and_passes_are_
     let broker = Mosquitto::start()?;
     let watch = broker.subscribe("linewarden/cap/decision")?;
     let mut sandbox = sandbox()?;
-    write_pictures(&sandbox, &[false, true, false, false, true])?;
+    write_pictures(&sandbox.path("pictures"), &[false, true, false, false, true])?;
     let camera = "pipeline = \"folder\"\nwith = { location = \"pictures\" }";
     sandbox.start(&config(&broker, "sample = 0", camera))?;
     let mut rejects = Vec::new();

@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::numbers::median;
 use crate::parts::Parts;
 use crate::report::Report;
-use crate::speed::{builder, run_model};
+use crate::session::builder;
+use crate::speed::run_model;
 
 const RUNS: usize = 100;
 /// Nodes outside the backbone that are named one by one.

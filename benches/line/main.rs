@@ -6,6 +6,8 @@
 //!
 //! What is compared runs in turns and is told as medians, so that noise meets all alike.
 
+#[path = "../shared/call.rs"]
+mod call;
 mod clock;
 mod feed;
 mod graph;
@@ -18,19 +20,19 @@ mod numbers;
 mod parts;
 #[path = "../shared/report.rs"]
 mod report;
+#[path = "../shared/session.rs"]
+mod session;
 mod speed;
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use anyhow::{Context as _, Result};
 
-use anyhow::{Context as _, Result, bail};
-
+use call::{json_path, say, tell};
 use machine::Machine;
 use parts::Parts;
 use report::Report;
 
 fn main() -> Result<()> {
-    let json = json_path(std::env::args().skip(1))?;
+    let json = json_path("line")?;
     // Before anything of ours runs, the load is everybody else's.
     let machine = Machine::look();
     gst::init().context("cannot start GStreamer: run `make setup`")?;
@@ -50,25 +52,5 @@ fn main() -> Result<()> {
     say("memory of a running daemon")?;
     memory::measure(&parts, &mut report)?;
 
-    io::stdout().write_all(report.to_text().as_bytes())?;
-    if let Some(path) = json {
-        let document = serde_json::to_string_pretty(&report.to_json())? + "\n";
-        std::fs::write(&path, document).with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    Ok(())
-}
-
-/// What goes on, beside the result.
-fn say(what: &str) -> Result<()> {
-    Ok(writeln!(io::stderr(), "bench: {what}")?)
-}
-
-/// `cargo bench` itself adds `--bench`.
-fn json_path(arguments: impl Iterator<Item = String>) -> Result<Option<PathBuf>> {
-    let mut arguments = arguments.filter(|argument| argument != "--bench");
-    match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
-        (None, ..) => Ok(None),
-        (Some("--json"), Some(path), None) => Ok(Some(PathBuf::from(path))),
-        _ => bail!("usage: cargo bench --profile release --bench line -- [--json FILE]"),
-    }
+    tell(&report, json)
 }

@@ -9,7 +9,6 @@ use linewarden_train::evaluation::Evaluation;
 use linewarden_train::features::INPUT_SIZE_PX;
 use linewarden_train::onnx::{Dim, ElementType, GraphBuilder};
 use ort::session::Session;
-use ort::session::builder::SessionBuilder;
 use ort::value::TensorRef;
 
 use crate::clock::{Spent, Stopwatch};
@@ -17,6 +16,7 @@ use crate::feed::Feed;
 use crate::numbers::median;
 use crate::parts::{HEIGHT, Parts, WIDTH};
 use crate::report::Report;
+use crate::session::open;
 
 const ROUNDS: usize = 12;
 const RUNS_PER_ROUND: usize = 25;
@@ -190,21 +190,6 @@ fn scaled(parts: &Parts) -> Result<Vec<u8>> {
 }
 
 /// A builder with the product's own settings for this package.
-pub(crate) fn builder(package: &Package, threads: usize) -> Result<SessionBuilder> {
-    let size = package.info().input_size;
-    let mut builder = runtime::session_builder(threads)?;
-    for (dimension, length) in [("batch", 1), ("height", size.height_px), ("width", size.width_px)] {
-        builder = builder
-            .with_dimension_override(dimension, i64::from(length))
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
-    }
-    Ok(builder)
-}
-
-fn open(package: &Package, threads: usize) -> Result<Session> {
-    builder(package, threads)?.commit_from_memory(package.onnx()).context("ONNX Runtime refuses the model")
-}
-
 /// One run of the model after the other.
 pub(crate) fn run_model(session: &mut Session, rgb: &[u8], times: usize) -> Result<()> {
     let side = INPUT_SIZE_PX as usize;

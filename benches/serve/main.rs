@@ -4,6 +4,8 @@
 //! `session.run()`, decoded alone, sent by DetectAnomalies, and sent to the Edge Agent by bytes and through shared memory,
 //! in turns, each with one thread. Nothing fails the run, because the machine that runs it may be busy.
 
+#[path = "../shared/call.rs"]
+mod call;
 #[path = "../shared/machine.rs"]
 mod machine;
 #[path = "../shared/numbers.rs"]
@@ -11,15 +13,18 @@ mod numbers;
 mod pictures;
 #[path = "../shared/report.rs"]
 mod report;
+#[path = "../shared/session.rs"]
+mod session;
 
 use std::hint::black_box;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use linewarden_access::Credentials;
 use linewarden_model::package::{INPUT, Package};
-use linewarden_model::{FrameView, Preprocessor, runtime};
+use linewarden_model::{FrameView, Preprocessor};
 use linewarden_proto::edge_agent::edge_agent_client::EdgeAgentClient;
 use linewarden_proto::edge_agent::{
     Bitmap, DescribeModelRequest, DetectAnomaliesRequest, SharedMemoryHandle, StartModelRequest, bitmap,
@@ -28,15 +33,16 @@ use linewarden_testkit::http::Rest;
 use linewarden_testkit::peers::Peer;
 use linewarden_testkit::sandbox::DaemonSandbox;
 use linewarden_train::dataset::Picture;
-use ort::session::Session;
 use ort::value::TensorRef;
 use rustix::shm;
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 
+use call::{json_path, say, tell};
 use machine::Machine;
 use numbers::{median, milliseconds, percentile};
 use report::Report;
+use session::open;
 
 const REGION: &str = "eu-west-1";
 const ROUNDS: usize = 30;
@@ -51,7 +57,7 @@ const MOST_FIRST_PAGE_MS: f64 = 20.0;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> Result<()> {
-    let json = json_path(std::env::args().skip(1))?;
+    let json = json_path("serve")?;
     // Before anything of ours runs, the load is everybody else's.
     let mut report = Report::new(Machine::look());
     say("training and hosting a model through the API")?;
@@ -62,27 +68,7 @@ fn main() -> Result<()> {
     site.measure_two_callers(&mut report)?;
     say("a data set of 16,000 entries")?;
     site.measure_entries(&mut report)?;
-    io::stdout().write_all(report.to_text().as_bytes())?;
-    if let Some(path) = json {
-        let document = serde_json::to_string_pretty(&report.to_json())? + "\n";
-        std::fs::write(&path, document).with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    Ok(())
-}
-
-/// What goes on, beside the result.
-fn say(what: &str) -> Result<()> {
-    Ok(writeln!(io::stderr(), "bench: {what}")?)
-}
-
-/// `cargo bench` itself adds `--bench`.
-fn json_path(arguments: impl Iterator<Item = String>) -> Result<Option<PathBuf>> {
-    let mut arguments = arguments.filter(|argument| argument != "--bench");
-    match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
-        (None, ..) => Ok(None),
-        (Some("--json"), Some(path), None) => Ok(Some(PathBuf::from(path))),
-        _ => bail!("usage: cargo bench --profile release --bench serve -- [--json FILE]"),
-    }
+    tell(&report, json)
 }
 
 /// A daemon that hosts a model, which is the Edge Agent's component `cap` too.
@@ -102,11 +88,8 @@ impl Site {
         let png = pictures::write(pictures.path())?;
         let mut daemon = DaemonSandbox::new(env!("CARGO_BIN_EXE_linewarden"))?;
         let made = String::from_utf8(daemon.call(&["keys", "create", "--user", "bench"])?.stdout)?;
-        let word = |name: &str| {
-            let line = made.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
-            line.map(str::to_owned).with_context(|| format!("no {name} in: {made}"))
-        };
-        let (key, secret) = (word("aws_access_key_id")?, word("aws_secret_access_key")?);
+        let made = Credentials::parse(&made).map_err(|name| anyhow::anyhow!("no {name} in: {made}"))?;
+        let (key, secret) = (made.id, made.secret);
         std::fs::create_dir_all(daemon.path("components"))?;
         daemon.serve(&format!(
             "[api]\ndata = \"data\"\nregion = \"{REGION}\"\ns3_listen = \"127.0.0.1:0\"\ndevice = \"cpu\"\ncalls_per_second = 0\n\
@@ -141,7 +124,7 @@ impl Site {
     fn measure_ways(&self, report: &mut Report) -> Result<()> {
         let picture = Picture::from_bytes(self.png.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
         let (width, height) = (u32::try_from(picture.width_px)?, u32::try_from(picture.height_px)?);
-        let mut session = open(&self.package)?;
+        let mut session = open(&self.package, 1)?;
         let size = self.package.info().input_size;
         let mut input = Vec::new();
         let frame = FrameView::rgb(width, height, &picture.rgb)?;
@@ -300,17 +283,6 @@ fn detect(caller: &mut Rest, signed: &[u8]) -> Result<()> {
 }
 
 /// The network with the product's own settings, on one thread.
-fn open(package: &Package) -> Result<Session> {
-    let size = package.info().input_size;
-    let mut builder = runtime::session_builder(1)?;
-    for (dimension, length) in [("batch", 1), ("height", size.height_px), ("width", size.width_px)] {
-        builder = builder
-            .with_dimension_override(dimension, i64::from(length))
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
-    }
-    builder.commit_from_memory(package.onnx()).context("ONNX Runtime refuses the model")
-}
-
 /// One of those that take turns.
 struct Way<'a> {
     run: Box<dyn FnMut() -> Result<()> + 'a>,

@@ -10,6 +10,7 @@ use linewarden_model::ModelType;
 use linewarden_proto::edge_agent::{
     AnomalyMaskParams, Bitmap, DescribeModelRequest, DetectAnomaliesRequest, SharedMemoryHandle, bitmap,
 };
+use linewarden_testkit::settings::number;
 use prost::Message as _;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Endpoint;
@@ -111,9 +112,6 @@ fn handle(random: &mut Rng) -> SharedMemoryHandle {
 
 #[test]
 fn generated_messages_are_refused_by_a_status_and_the_agent_goes_on() -> Result<()> {
-    let number = |name: &str, otherwise: u64| -> Result<u64> {
-        std::env::var(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name} is no number")))
-    };
     let messages = number("LINEWARDEN_AGENT_MESSAGES", MESSAGES as u64)?;
     let seed = number("LINEWARDEN_AGENT_SEED", fastrand::u64(..))?;
     writeln!(std::io::stderr(), "{messages} messages; the same once more with LINEWARDEN_AGENT_SEED={seed}")?;

@@ -14,6 +14,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use linewarden_access::{Scope, Signed, sign};
 use linewarden_testkit::http::{Connection, HttpAnswer};
+use linewarden_testkit::settings::number;
 use serde_json::{Map, Value, json};
 
 use crate::life::parts;
@@ -352,9 +353,6 @@ fn outside(folder: &Path) -> Result<BTreeMap<std::path::PathBuf, Vec<u8>>> {
 
 #[test]
 fn generated_requests_find_no_fault() -> Result<()> {
-    let number = |name: &str, otherwise: u64| -> Result<u64> {
-        std::env::var(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name} is no number")))
-    };
     let requests = number("LINEWARDEN_API_REQUESTS", REQUESTS as u64)?;
     let seed = number("LINEWARDEN_API_SEED", fastrand::u64(..))?;
     writeln!(std::io::stderr(), "{requests} requests; the same once more with LINEWARDEN_API_SEED={seed}")?;

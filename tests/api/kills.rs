@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use linewarden_testkit::peers::Peer;
+use linewarden_testkit::settings::number;
 use serde_json::{Value, json};
 
 use crate::life::parts;
@@ -33,9 +34,6 @@ fn connect(site: &Site, client: &mut Peer) -> Result<()> {
 
 #[test]
 fn a_daemon_that_is_killed_at_any_moment_keeps_what_it_said_yes_to() -> Result<()> {
-    let number = |name: &str, otherwise: u64| -> Result<u64> {
-        std::env::var(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name} is no number")))
-    };
     let kills = usize::try_from(number("LINEWARDEN_API_KILLS", KILLS as u64)?)?;
     let seed = number("LINEWARDEN_API_SEED", fastrand::u64(..))?;
     say(&format!("killed {kills} times; the same moments once more with LINEWARDEN_API_SEED={seed}"))?;

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use linewarden_access::Credentials;
 use linewarden_testkit::peers::Peer;
 use linewarden_testkit::sandbox::DaemonSandbox;
 use serde_json::{Value, json};
@@ -91,11 +92,8 @@ fn made_key(daemon: &DaemonSandbox, arguments: &[&str]) -> Result<(String, Strin
     let made = daemon.call(arguments)?;
     ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let made = String::from_utf8(made.stdout)?;
-    let word = |name: &str| {
-        let line = made.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
-        line.map(str::to_owned).with_context(|| format!("no {name} in: {made}"))
-    };
-    Ok((word("aws_access_key_id")?, word("aws_secret_access_key")?))
+    let made = Credentials::parse(&made).map_err(|name| anyhow::anyhow!("no {name} in: {made}"))?;
+    Ok((made.id, made.secret))
 }
 
 /// What calls the API.

@@ -11,6 +11,8 @@ pub mod launch;
 #[cfg(feature = "models")]
 pub mod model;
 pub mod peers;
+#[cfg(feature = "models")]
+pub mod pictures;
 #[cfg(feature = "plc")]
 pub mod plc;
 pub mod postgres;
@@ -18,6 +20,7 @@ pub mod process;
 #[cfg(feature = "cameras")]
 pub mod rtsp;
 pub mod sandbox;
+pub mod settings;
 #[cfg(feature = "plc")]
 pub mod structured_text;
 pub mod tls;
