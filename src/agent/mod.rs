@@ -32,6 +32,7 @@ use crate::config::AgentConfig;
 use crate::metrics::Metrics;
 use authority::Tamed;
 use models::Models;
+pub(crate) use models::{NAMES, is_name};
 use service::Service;
 
 /// Calls of one client at a time; each may hold a picture.

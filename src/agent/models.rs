@@ -335,8 +335,11 @@ impl Component {
     }
 }
 
-/// As the old service names components.
-fn is_name(name: &str) -> bool {
+/// What names of components are.
+pub(crate) const NAMES: &str = "1 to 128 letters, digits, `-`, `_` and `.`, the first one no `.`";
+
+/// Whether a component can be called so, as in the old service; it is the name of a folder, too.
+pub(crate) fn is_name(name: &str) -> bool {
     let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     (1..=128).contains(&name.len()) && name.chars().all(is_allowed) && !name.starts_with('.')
 }

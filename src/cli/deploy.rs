@@ -11,7 +11,8 @@ use linewarden_model::DeviceRequest;
 use serde_json::json;
 
 use super::CallError;
-use crate::deploy::{self, Component, Deployed, Remote, State, Target, is_name};
+use crate::agent::{NAMES, is_name};
+use crate::deploy::{self, Component, Deployed, Remote, State, Target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +72,7 @@ pub(super) fn run(args: &DeployArgs) -> anyhow::Result<()> {
         device.parse::<DeviceRequest>().map_err(|error| CallError(format!("`--device`: {error}")))?;
     }
     if let Some(name) = args.rollback.as_deref().filter(|name| !is_name(name)) {
-        return Err(CallError(format!("`--rollback` must be the name of a component, got `{name}`")).into());
+        return Err(CallError(format!("`--rollback` must be the name of a component, {NAMES}, got `{name}`")).into());
     }
     let target = Target {
         config: args.config.clone(),

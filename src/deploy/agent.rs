@@ -60,6 +60,20 @@ pub(super) fn change_over(
     Ok(changed.unwrap_or(State::Absent))
 }
 
+/// What an agent that was just started does with a component that its configuration starts, or does not.
+pub(super) fn begun(socket: &Path, name: &str) -> anyhow::Result<State> {
+    let begun = talk(socket, async |mut client| {
+        let described = settled(&mut client, name).await?;
+        match described.status() {
+            ModelStatus::Running => Ok(State::Runs),
+            ModelStatus::Failed => bail!("{}", described.status_message),
+            _ => Ok(State::Stopped),
+        }
+    });
+    let begun = begun.with_context(|| format!("the agent at `{}` does not run `{name}`", socket.display()))?;
+    Ok(begun.unwrap_or(State::Absent))
+}
+
 /// `None` when nobody listens.
 fn talk<T>(
     socket: &Path,

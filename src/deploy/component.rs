@@ -7,12 +7,11 @@ use anyhow::Context as _;
 use linewarden_model::package::Package;
 use serde_json::Value;
 
+use crate::agent::{NAMES, is_name};
 use crate::cli::CallError;
 
 /// A recipe and a configuration are short; what is longer is neither.
 const LONGEST_TEXT_BYTES: u64 = 1024 * 1024;
-/// As the old service names components.
-const LONGEST_NAME: usize = 128;
 
 /// A model component that was read, and whose parts belong together.
 #[derive(Debug)]
@@ -60,20 +59,11 @@ impl Component {
             None => told.name.unwrap_or_else(own),
         };
         if !is_name(&name) {
-            let told = format!(
-                "`{name}` cannot be a component's name: 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`, the first \
-                 one no `.`; give one with `--name`"
-            );
+            let told = format!("`{name}` cannot be a component's name: {NAMES}; give one with `--name`");
             return Err(CallError(told).into());
         }
         Ok(Self { name, version: told.version, device: told.device, package })
     }
-}
-
-/// Whether a component can be called so: its name is one of a folder, too.
-pub(crate) fn is_name(name: &str) -> bool {
-    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    (1..=LONGEST_NAME).contains(&name.len()) && name.chars().all(is_allowed) && !name.starts_with('.')
 }
 
 /// Recipe and configuration lie beside the folder of models: `NAME/recipe.json`, `NAME/linewarden.toml`.
@@ -102,20 +92,4 @@ fn told_by(path: &Path) -> anyhow::Result<Told> {
         }
     }
     Ok(told)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_one_of_a_folder() {
-        for name in ["cap", "Sample_Component-1.0", "a"] {
-            assert!(is_name(name), "{name}");
-        }
-        let long = "a".repeat(129);
-        for name in ["", ".", "..", ".hidden", "a/b", "../a", "a b", "ü", "a\0", &long] {
-            assert!(!is_name(name), "{name}");
-        }
-    }
 }

@@ -18,7 +18,7 @@ use linewarden_core::ModelRef;
 use linewarden_model::{Detector, ModelInfo};
 
 pub(crate) use agent::State;
-pub(crate) use component::{Component, is_name};
+pub(crate) use component::Component;
 pub(crate) use remote::Remote;
 use settings::Settings;
 
@@ -128,7 +128,7 @@ fn change_over(name: &str, settings: &Settings, target: &Target, tell: &mut dyn 
     tell("starting the agent");
     service::start(&target.config)?;
     agent::wait_for(&settings.socket)?;
-    agent::change_over(&settings.socket, name, target.starts, tell)
+    agent::begun(&settings.socket, name)
 }
 
 fn model_at(path: &Path) -> Option<ModelRef> {
