@@ -16,11 +16,33 @@ pub enum ObjectError {
         bucket: String,
         /// What was looked for.
         key: String,
+        /// The version that says so, where a bucket with versions had the object deleted.
+        marker: Option<String>,
+    },
+    /// There is no such version of the object.
+    #[error("there is no version `{version}` of object `{key}` in bucket `{bucket}`")]
+    NoVersion {
+        /// Where it was looked for.
+        bucket: String,
+        /// Whose version was looked for.
+        key: String,
+        /// What was looked for, shortened.
+        version: String,
+    },
+    /// The version has no content: it says that the object was deleted.
+    #[error("version `{version}` of object `{key}` in bucket `{bucket}` is a delete marker")]
+    DeleteMarker {
+        /// Where it is.
+        bucket: String,
+        /// Whose version it is.
+        key: String,
+        /// The version's id.
+        version: String,
     },
     /// The bucket is there already.
     #[error("there is a bucket `{0}` already")]
     BucketExists(String),
-    /// A bucket that holds objects is not deleted.
+    /// A bucket that holds objects, or earlier versions of some, is not deleted.
     #[error("bucket `{0}` holds objects")]
     BucketNotEmpty(String),
     /// A name that a bucket, a key or an encryption key cannot have.
@@ -97,7 +119,12 @@ impl ObjectError {
     }
 
     pub(crate) fn not_found(bucket: &str, key: &str) -> Self {
-        Self::NotFound { bucket: bucket.to_owned(), key: key.to_owned() }
+        Self::NotFound { bucket: bucket.to_owned(), key: key.to_owned(), marker: None }
+    }
+
+    pub(crate) fn no_version(bucket: &str, key: &str, version: &str) -> Self {
+        let version = version.chars().take(100).collect();
+        Self::NoVersion { bucket: bucket.to_owned(), key: key.to_owned(), version }
     }
 
     pub(crate) fn bad_name(name: &str, reason: &'static str) -> Self {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::ObjectError;
 use crate::vault::{self, CHUNK_BYTES, HEADER_BYTES, Opener, SEALED_CHUNK_BYTES, Sealer, Vault};
+use crate::version::Stamp;
 
 const MAGIC: &[u8; 8] = b"LWOBJ\0\x01\n";
 const CHECK_BYTES: usize = 12;
@@ -50,6 +51,12 @@ pub(crate) struct Known {
     /// `FULL_OBJECT` or `COMPOSITE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) checksum_type: Option<String>,
+    /// Which of its key's versions it is. Missing in buckets that never had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stamp: Option<Stamp>,
+    /// The version's id as clients are told, in a bucket that has versions.
+    #[serde(skip)]
+    pub(crate) version: Option<String>,
 }
 
 /// Sees the content on its way, and may refuse it before anybody else can see it.
@@ -150,18 +157,35 @@ impl Writer {
         known.kms_key = self.sealer.as_ref().map(Sealer::key_name);
         self.watch.finish(&mut known)?;
 
-        let text = serde_json::to_vec(&known).map_err(ObjectError::storage("write what is known of an object"))?;
-        let length = u32::try_from(text.len()).map_err(ObjectError::storage("write what is known of an object"))?;
-        let mut end = text;
-        let check = Sha256::digest(&end);
-        end.extend_from_slice(&length.to_le_bytes());
-        end.extend_from_slice(&check[..CHECK_BYTES]);
-        end.extend_from_slice(MAGIC);
-        self.file.write_all(&end).map_err(ObjectError::storage("write a file"))?;
+        self.file.write_all(&end_of(&known)?).map_err(ObjectError::storage("write a file"))?;
         let file = self.file.into_inner().map_err(|error| error.into_error());
         file.and_then(|file| file.sync_all()).map_err(ObjectError::storage("write a file to the disk"))?;
         Ok((self.scratch, known))
     }
+}
+
+/// What is known of an object, as it stands at its file's end.
+fn end_of(known: &Known) -> Result<Vec<u8>, ObjectError> {
+    let mut end = serde_json::to_vec(known).map_err(ObjectError::storage("write what is known of an object"))?;
+    let length = u32::try_from(end.len()).map_err(ObjectError::storage("write what is known of an object"))?;
+    let check = Sha256::digest(&end);
+    end.extend_from_slice(&length.to_le_bytes());
+    end.extend_from_slice(&check[..CHECK_BYTES]);
+    end.extend_from_slice(MAGIC);
+    Ok(end)
+}
+
+/// Replaces what is known of an object that nobody else knows yet: its place among the versions is known last of all.
+pub(crate) fn rewrite_known(scratch: &Scratch, known: &Known) -> Result<(), ObjectError> {
+    let end = end_of(known)?;
+    let rewrite = || -> io::Result<()> {
+        let file = File::options().read(true).write(true).open(scratch.path())?;
+        let (content_bytes, _) = known_of(&file)?.ok_or(io::ErrorKind::InvalidData)?;
+        file.set_len(content_bytes)?;
+        file.write_all_at(&end, content_bytes)?;
+        file.sync_all()
+    };
+    rewrite().map_err(ObjectError::storage("write a file to the disk"))
 }
 
 /// An object's file, open: what happens to its name from now on changes nothing.

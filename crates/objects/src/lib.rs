@@ -4,6 +4,7 @@
 mod error;
 mod file;
 mod folder;
+mod history;
 mod name;
 mod objects;
 mod page;
@@ -12,6 +13,10 @@ mod remote;
 pub mod s3;
 mod sealed;
 mod vault;
+mod version;
+mod version_page;
+mod versioning;
+mod versions;
 
 pub use error::ObjectError;
 pub(crate) use objects::blocking;
@@ -20,3 +25,5 @@ pub use objects::{
 };
 pub use sealed::{seal, unseal};
 pub use vault::Vault;
+pub use version::Versioning;
+pub use versions::Deletion;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
@@ -130,6 +130,8 @@ pub struct Head {
     pub checksums: BTreeMap<String, String>,
     /// `FULL_OBJECT`, or `COMPOSITE` when the checksums are of the parts'.
     pub checksum_type: Option<String>,
+    /// Its version's id, in a bucket that has versions.
+    pub version: Option<String>,
 }
 
 impl From<Known> for Head {
@@ -144,6 +146,7 @@ impl From<Known> for Head {
             kms_key: known.kms_key,
             checksums: known.checksums,
             checksum_type: known.checksum_type,
+            version: known.version,
         }
     }
 }
@@ -236,7 +239,7 @@ pub struct Objects {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    store: Store,
+    pub(crate) store: Store,
     pub(crate) vault: Vault,
     /// In the same file system as the buckets' folders.
     scratch: PathBuf,
@@ -244,7 +247,7 @@ pub(crate) struct Inner {
 }
 
 #[derive(Debug)]
-enum Store {
+pub(crate) enum Store {
     Folder(Arc<Folder>),
     Remote(Remote),
 }
@@ -258,7 +261,7 @@ impl Objects {
         let (store, scratch) = match place {
             Place::Folder(root) => {
                 let scratch = root.join(SCRATCH);
-                (Store::Folder(Arc::new(Folder::new(root))), scratch)
+                (Store::Folder(Arc::new(Folder::new(root, scratch.clone()))), scratch)
             }
             Place::S3(config) => (Store::Remote(Remote::new(&config)?), config.scratch),
         };
@@ -309,16 +312,16 @@ impl Objects {
         self.in_folder(bucket, |folder, bucket| folder.delete_bucket(bucket)).await
     }
 
-    async fn in_folder(
+    pub(crate) async fn in_folder<T: Send + 'static>(
         &self,
         bucket: &str,
-        change: impl FnOnce(&Folder, &str) -> Result<(), ObjectError> + Send + 'static,
-    ) -> Result<(), ObjectError> {
+        work: impl FnOnce(&Folder, &str) -> Result<T, ObjectError> + Send + 'static,
+    ) -> Result<T, ObjectError> {
         let Store::Folder(folder) = &self.inner.store else {
-            return Err(ObjectError::Refused("buckets of a remote store are made and deleted there"));
+            return Err(ObjectError::Refused("buckets and versions of a remote store are seen to there"));
         };
         let (folder, bucket) = (Arc::clone(folder), bucket.to_owned());
-        blocking(move || change(&folder, &bucket)).await
+        blocking(move || work(&folder, &bucket)).await
     }
 
     /// The buckets by name.
@@ -460,22 +463,23 @@ impl Objects {
         let needs_lock = matches!(self.inner.store, Store::Folder(_)) || condition != Condition::None;
         let _alone = if needs_lock { Some(self.key_lock(bucket, key).lock().await) } else { None };
         self.check(bucket, key, &condition).await?;
-        match &self.inner.store {
+        let known = match &self.inner.store {
             Store::Folder(folder) => {
                 let (folder, bucket, key) = (Arc::clone(folder), bucket.to_owned(), key.to_owned());
-                blocking(move || folder.place(scratch, &bucket, &key)).await?;
+                blocking(move || folder.place(scratch, known, &bucket, &key)).await?
             }
             Store::Remote(remote) => {
                 let path = scratch.path().to_owned();
                 let stored = blocking(move || Stored::open(&path)).await?;
                 let stored = stored.ok_or_else(|| ObjectError::not_found(bucket, key))?;
-                remote.place(Arc::new(stored), bucket, key).await?;
+                let version = remote.place(Arc::new(stored), bucket, key).await?;
+                Known { version, ..known }
             }
-        }
+        };
         Ok(known.into())
     }
 
-    fn key_lock(&self, bucket: &str, key: &str) -> &Mutex<()> {
+    pub(crate) fn key_lock(&self, bucket: &str, key: &str) -> &Mutex<()> {
         let mut hasher = DefaultHasher::new();
         (bucket, key).hash(&mut hasher);
         let place = usize::try_from(hasher.finish() % KEY_LOCKS as u64).unwrap_or_default();
@@ -505,22 +509,25 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::NotFound`], [`ObjectError::NoBucket`], or the store fails.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Head, ObjectError> {
-        match &self.inner.store {
-            Store::Folder(folder) => Ok(open(folder, bucket, key).await?.known.into()),
-            Store::Remote(remote) => Ok(remote.head(bucket, key).await?.into()),
-        }
+        self.head_version(bucket, key, None).await
     }
 
-    /// Reads an object, or a part of it.
+    /// Reads one version of an object, or a part of it; `None` for the newest.
     ///
     /// # Errors
-    /// As [`Objects::head`], and [`ObjectError::BadRange`], [`ObjectError::WrongKey`].
-    pub async fn get(&self, bucket: &str, key: &str, range: Option<ByteRange>) -> Result<Object, ObjectError> {
+    /// As [`Objects::head_version`], and [`ObjectError::BadRange`], [`ObjectError::WrongKey`].
+    pub async fn get_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<&str>,
+        range: Option<ByteRange>,
+    ) -> Result<Object, ObjectError> {
         let within = |size| range.map_or(Ok(0..size), |range| range.within(size));
         let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
         let (known, range) = match &self.inner.store {
             Store::Folder(folder) => {
-                let stored = open(folder, bucket, key).await?;
+                let stored = open(folder, bucket, key, version).await?;
                 let known = stored.known.clone();
                 let range = within(known.size)?;
                 let (vault, wanted) = (self.inner.vault.clone(), range.clone());
@@ -529,7 +536,7 @@ impl Objects {
                 (known, range)
             }
             Store::Remote(remote) => {
-                let opened = remote.open(bucket, key).await?;
+                let opened = remote.open(bucket, key, version).await?;
                 let known = opened.known.clone();
                 let range = within(known.size)?;
                 let mut content = opened.content(&self.inner.vault, range.clone()).await?;
@@ -551,11 +558,7 @@ impl Objects {
     /// # Errors
     /// As [`Objects::get`], and [`ObjectError::TooLarge`].
     pub async fn read_at_most(&self, bucket: &str, key: &str, limit: u64) -> Result<Bytes, ObjectError> {
-        let object = self.get(bucket, key, None).await?;
-        if object.head.size > limit {
-            return Err(ObjectError::TooLarge { limit });
-        }
-        Ok(object.body.try_collect::<BytesMut>().await?.freeze())
+        self.read_version_at_most(bucket, key, None, limit).await
     }
 
     /// Reads a whole object into memory.
@@ -609,18 +612,12 @@ impl Objects {
         }
     }
 
-    /// Deletes an object. Whether it was there.
+    /// Deletes an object, which stays as an earlier version in a bucket that has versions. Whether it was there.
     ///
     /// # Errors
     /// [`ObjectError::NoBucket`], or the store fails.
     pub async fn delete(&self, bucket: &str, key: &str) -> Result<bool, ObjectError> {
-        match &self.inner.store {
-            Store::Remote(remote) => remote.delete(bucket, key).await,
-            Store::Folder(folder) => {
-                let (folder, bucket, key) = (Arc::clone(folder), bucket.to_owned(), key.to_owned());
-                blocking(move || folder.delete(&bucket, &key)).await
-            }
-        }
+        Ok(self.delete_version(bucket, key, None).await?.was_there)
     }
 
     /// Deletes every object whose key starts with `prefix`, and tells how many.
@@ -694,9 +691,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(ObjectError::storage("wait for a thread"))?
 }
 
-async fn open(folder: &Arc<Folder>, bucket: &str, key: &str) -> Result<Stored, ObjectError> {
+pub(crate) async fn open(
+    folder: &Arc<Folder>,
+    bucket: &str,
+    key: &str,
+    version: Option<&str>,
+) -> Result<Stored, ObjectError> {
     let (folder, bucket, key) = (Arc::clone(folder), bucket.to_owned(), key.to_owned());
-    blocking(move || folder.open(&bucket, &key)).await
+    let version = version.map(str::to_owned);
+    blocking(move || match version {
+        Some(version) => folder.open_version(&bucket, &key, &version),
+        None => folder.open(&bucket, &key),
+    })
+    .await
 }
 
 pub(crate) fn known_of(options: PutOptions) -> Known {

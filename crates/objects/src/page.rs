@@ -28,6 +28,8 @@ pub(crate) struct Pager<'a, T> {
     ask: Ask<'a>,
     page: Page<T>,
     last: String,
+    /// A key that is wanted again: not all that it has was told.
+    resumed: Option<&'a str>,
     /// Nothing up to here is of interest any more.
     pub(crate) after: Option<String>,
 }
@@ -35,7 +37,16 @@ pub(crate) struct Pager<'a, T> {
 impl<'a, T> Pager<'a, T> {
     pub(crate) fn new(ask: Ask<'a>) -> Self {
         let page = Page { items: Vec::new(), next: None };
-        Self { ask, page, last: String::new(), after: ask.after.map(str::to_owned) }
+        Self { ask, page, last: String::new(), resumed: None, after: ask.after.map(str::to_owned) }
+    }
+
+    /// Goes on within the key that the last page ended with.
+    pub(crate) fn resuming(ask: Ask<'a>) -> Self {
+        Self { resumed: ask.after, ..Self::new(ask) }
+    }
+
+    pub(crate) fn is_resumed(&self, key: &str) -> bool {
+        self.resumed == Some(key)
     }
 
     /// Whether a folder, whose name ends with `/`, can hold a key of interest.
@@ -45,10 +56,11 @@ impl<'a, T> Pager<'a, T> {
     }
 
     pub(crate) fn wants(&self, key: &str) -> bool {
-        key.starts_with(self.ask.prefix) && self.after.as_deref().is_none_or(|after| key > after)
+        let is_behind = self.after.as_deref().is_none_or(|after| key > after);
+        key.starts_with(self.ask.prefix) && (is_behind || self.is_resumed(key))
     }
 
-    /// Takes a key that is wanted. `false`: the page is full and there is more.
+    /// Takes a key that is wanted; one that has several lines comes once for each. `false`: the page is full and there is more.
     pub(crate) fn take(&mut self, key: &str, object: T) -> bool {
         let rest = key.get(self.ask.prefix.len()..).unwrap_or_default();
         let delimiter = self.ask.delimiter.filter(|delimiter| !delimiter.is_empty());

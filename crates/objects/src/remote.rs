@@ -77,8 +77,13 @@ impl Remote {
         self.buckets.get(bucket).ok_or_else(|| ObjectError::NoBucket(bucket.to_owned()))
     }
 
-    /// Sends a complete object.
-    pub(crate) async fn place(&self, stored: Arc<Stored>, bucket: &str, key: &str) -> Result<(), ObjectError> {
+    /// Sends a complete object. The version that it is there, when the store tells one.
+    pub(crate) async fn place(
+        &self,
+        stored: Arc<Stored>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Option<String>, ObjectError> {
         let store = self.store(bucket)?;
         let path = path_of(key)?;
         let attributes = attributes_of(&stored.known)?;
@@ -86,8 +91,7 @@ impl Remote {
         if total <= PART_BYTES {
             let bytes = read(&stored, 0..total).await?;
             let put = store.put_opts(&path, PutPayload::from(bytes), PutOptions::from(attributes)).await;
-            put.map_err(ObjectError::storage("send an object to the remote store"))?;
-            return Ok(());
+            return Ok(put.map_err(ObjectError::storage("send an object to the remote store"))?.version);
         }
         let failed = || ObjectError::storage("send an object to the remote store");
         let mut upload =
@@ -106,34 +110,33 @@ impl Remote {
             }
             start = end;
         }
-        upload.complete().await.map_err(failed())?;
-        Ok(())
+        Ok(upload.complete().await.map_err(failed())?.version)
     }
 
-    pub(crate) async fn head(&self, bucket: &str, key: &str) -> Result<Known, ObjectError> {
-        let store = self.store(bucket)?;
-        let path = path_of(key)?;
-        let result = store.get_opts(&path, GetOptions::new().with_head(true)).await;
-        Ok(known_of(&result.map_err(|error| told(error, bucket, key))?))
+    pub(crate) async fn head(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Known, ObjectError> {
+        Ok(self.open(bucket, key, version).await?.known)
     }
 
     /// What is known, and where the content can be had.
-    pub(crate) async fn open(&self, bucket: &str, key: &str) -> Result<Opened, ObjectError> {
+    pub(crate) async fn open(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Opened, ObjectError> {
         let store = Arc::clone(self.store(bucket)?);
         let path = path_of(key)?;
-        let result = store.get_opts(&path, GetOptions::new().with_head(true)).await;
-        let result = result.map_err(|error| told(error, bucket, key))?;
+        let version = version.map(str::to_owned);
+        let options = GetOptions::new().with_head(true).with_version(version.clone());
+        let result = store.get_opts(&path, options).await;
+        let result = result.map_err(|error| told(error, (bucket, key), version.as_deref()))?;
         Ok(Opened {
             known: known_of(&result),
             etag: result.meta.e_tag.clone(),
             store,
             path,
+            version,
             place: (bucket.to_owned(), key.to_owned()),
         })
     }
 
     pub(crate) async fn delete(&self, bucket: &str, key: &str) -> Result<bool, ObjectError> {
-        match self.head(bucket, key).await {
+        match self.head(bucket, key, None).await {
             Err(ObjectError::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(error),
             Ok(_) => {}
@@ -177,7 +180,7 @@ impl Remote {
         let items = std::mem::take(&mut page.items);
         let asked = futures::stream::iter(items.into_iter().map(|item| async move {
             let crate::page::Item::Object((key, listed)) = item else { return Ok(item) };
-            match self.head(bucket, &key).await {
+            match self.head(bucket, &key, None).await {
                 Ok(known) => Ok(crate::page::Item::Object((key, known))),
                 // Deleted meanwhile.
                 Err(ObjectError::NotFound { .. }) => Ok(crate::page::Item::Object((key, listed))),
@@ -195,6 +198,8 @@ pub(crate) struct Opened {
     etag: Option<String>,
     store: Arc<AmazonS3>,
     path: Path,
+    /// The one that was asked for.
+    version: Option<String>,
     place: (String, String),
 }
 
@@ -231,9 +236,12 @@ impl Opened {
 
     async fn fetch(&self, range: Range<u64>) -> Result<BoxStream<'static, Result<Bytes, ObjectError>>, ObjectError> {
         // Another object in this place meanwhile would be a mixture of two.
-        let options = GetOptions::new().with_range(Some(GetRange::Bounded(range))).with_if_match(self.etag.clone());
+        let options = GetOptions::new()
+            .with_range(Some(GetRange::Bounded(range)))
+            .with_if_match(self.etag.clone())
+            .with_version(self.version.clone());
         let result = self.store.get_opts(&self.path, options).await;
-        let result = result.map_err(|error| told(error, &self.place.0, &self.place.1))?;
+        let result = result.map_err(|error| told(error, (&self.place.0, &self.place.1), self.version.as_deref()))?;
         Ok(result
             .into_stream()
             .map_err(|error| ObjectError::storage("read an object of the remote store")(error))
@@ -327,7 +335,8 @@ fn known_of(result: &GetResult) -> Known {
         });
     match ours {
         Some(ours) => {
-            Known { content_type: known.content_type, metadata: known.metadata, modified_us: known.modified_us, ..ours }
+            let Known { content_type, metadata, modified_us, version, .. } = known;
+            Known { content_type, metadata, modified_us, version, ..ours }
         }
         None => known,
     }
@@ -339,14 +348,16 @@ fn plain_of(meta: &ObjectMeta) -> Known {
         size: meta.size,
         etag: meta.e_tag.as_deref().unwrap_or_default().trim_matches('"').to_owned(),
         modified_us: meta.last_modified.timestamp_micros(),
+        version: meta.version.clone(),
         ..Known::default()
     }
 }
 
-fn told(error: object_store::Error, bucket: &str, key: &str) -> ObjectError {
-    match error {
-        object_store::Error::NotFound { .. } => ObjectError::not_found(bucket, key),
-        object_store::Error::Precondition { .. } => ObjectError::ConditionFailed,
-        error => ObjectError::storage("read an object of the remote store")(error),
+fn told(error: object_store::Error, (bucket, key): (&str, &str), version: Option<&str>) -> ObjectError {
+    match (error, version) {
+        (object_store::Error::NotFound { .. }, Some(version)) => ObjectError::no_version(bucket, key, version),
+        (object_store::Error::NotFound { .. }, None) => ObjectError::not_found(bucket, key),
+        (object_store::Error::Precondition { .. }, _) => ObjectError::ConditionFailed,
+        (error, _) => ObjectError::storage("read an object of the remote store")(error),
     }
 }

@@ -9,11 +9,13 @@ use s3s::dto::{
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CopyObjectResult,
     CopySource, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
     DeleteBucketInput, DeleteBucketOutput, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
-    DeleteObjectsOutput, DeletedObject, Error, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
-    GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
-    ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput, ListObjectsOutput,
-    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, MetadataDirective, Owner, PutObjectInput,
-    PutObjectOutput, StreamingBlob, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    DeleteObjectsOutput, GetBucketLocationInput, GetBucketLocationOutput, GetBucketVersioningInput,
+    GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput,
+    HeadObjectOutput, ListBucketsInput, ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, ListPartsInput, ListPartsOutput, MetadataDirective, Owner, PutBucketVersioningInput,
+    PutBucketVersioningOutput, PutObjectInput, PutObjectOutput, StreamingBlob, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
@@ -22,9 +24,6 @@ use super::fault::fault;
 use super::gate::{self, Gate};
 use super::transfer::{self, ReadCondition, checksum, content_of, encryption_of, moment, strong};
 use crate::{Content, Head, Objects, PutOptions};
-
-/// Keys in one request to delete them.
-const DELETED_AT_ONCE: usize = 1000;
 
 pub(super) struct Endpoint {
     pub(super) objects: Objects,
@@ -44,12 +43,6 @@ impl Endpoint {
         gate::need(&*self.gate, credentials, action, Some(bucket), Some(key)).await
     }
 
-    async fn delete_one(&self, credentials: Option<&Credentials>, bucket: &str, key: &str) -> S3Result<()> {
-        self.need(credentials, "s3:DeleteObject", bucket, key).await?;
-        self.objects.delete(bucket, key).await.map_err(fault)?;
-        Ok(())
-    }
-
     /// What is known of a copy that is not to be as its source.
     fn replaced(&self, request: &mut S3Request<CopyObjectInput>) -> S3Result<PutOptions> {
         let input = &mut request.input;
@@ -60,18 +53,16 @@ impl Endpoint {
 }
 
 /// Where a copy comes from.
-pub(super) fn source_of(source: &CopySource) -> S3Result<(&str, &str)> {
-    match source {
-        CopySource::Bucket { bucket, key, version_id: None } => Ok((bucket, key)),
-        _ => Err(s3_error!(NotImplemented, "Copies come from a bucket, and its objects have no versions here.")),
-    }
+pub(super) struct Source<'a> {
+    pub(super) bucket: &'a str,
+    pub(super) key: &'a str,
+    pub(super) version: Option<&'a str>,
 }
 
-/// There is one version of every object here, which S3 calls `null`.
-fn need_only_version(version: Option<&str>) -> S3Result<()> {
-    match version {
-        None | Some("null") => Ok(()),
-        Some(_) => Err(s3_error!(NoSuchVersion, "Objects have no versions here.")),
+pub(super) fn source_of(source: &CopySource) -> S3Result<Source<'_>> {
+    match source {
+        CopySource::Bucket { bucket, key, version_id } => Ok(Source { bucket, key, version: version_id.as_deref() }),
+        _ => Err(s3_error!(NotImplemented, "Copies come from a bucket here.")),
     }
 }
 
@@ -147,13 +138,13 @@ impl S3 for Endpoint {
         let input = &request.input;
         let range = input.range.map(transfer::byte_range);
         let condition = ReadCondition::of_get(input);
-        need_only_version(input.version_id.as_deref())?;
-        let head = self.objects.head(&input.bucket, &input.key).await.map_err(fault)?;
+        let version = input.version_id.as_deref();
+        let head = self.objects.head_version(&input.bucket, &input.key, version).await.map_err(fault)?;
         need_whole(input.part_number, &head)?;
         if condition.is_unchanged(&head)? {
             return Err(unchanged(&head.etag));
         }
-        let object = self.objects.get(&input.bucket, &input.key, range).await.map_err(fault)?;
+        let object = self.objects.get_version(&input.bucket, &input.key, version, range).await.map_err(fault)?;
         let size = object.head.size;
         let length = object.range.end - object.range.start;
         let whole = length == size;
@@ -170,8 +161,8 @@ impl S3 for Endpoint {
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = &request.input;
-        need_only_version(input.version_id.as_deref())?;
-        let head = self.objects.head(&input.bucket, &input.key).await.map_err(fault)?;
+        let version = input.version_id.as_deref();
+        let head = self.objects.head_version(&input.bucket, &input.key, version).await.map_err(fault)?;
         need_whole(input.part_number, &head)?;
         if ReadCondition::of_head(input).is_unchanged(&head)? {
             return Err(unchanged(&head.etag));
@@ -197,6 +188,7 @@ impl S3 for Endpoint {
             metadata: told.metadata,
             server_side_encryption: told.server_side_encryption,
             ssekms_key_id: told.ssekms_key_id,
+            version_id: told.version_id,
             ..HeadObjectOutput::default()
         })
     }
@@ -221,14 +213,16 @@ impl S3 for Endpoint {
             checksum_type: head.checksum_type.clone().map(Into::into),
             server_side_encryption: encryption_of(&head),
             ssekms_key_id: head.kms_key,
+            version_id: head.version,
             ..PutObjectOutput::default()
         })
     }
 
     async fn copy_object(&self, mut request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
         let source = request.input.copy_source.clone();
-        let (from_bucket, from_key) = source_of(&source)?;
-        self.need(request.credentials.as_ref(), "s3:GetObject", from_bucket, from_key).await?;
+        let from = source_of(&source)?;
+        let read = gate::of_version(gate::READS, from.version);
+        self.need(request.credentials.as_ref(), read, from.bucket, from.key).await?;
         let (to_bucket, to_key) = (request.input.bucket.clone(), request.input.key.clone());
         let replaces = request
             .input
@@ -236,14 +230,16 @@ impl S3 for Endpoint {
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         let asked = self.replaced(&mut request)?;
-        let is_itself = (from_bucket, from_key) == (to_bucket.as_str(), to_key.as_str());
+        // An earlier version of itself is another matter.
+        let is_itself = from.version.is_none() && (from.bucket, from.key) == (to_bucket.as_str(), to_key.as_str());
         if is_itself && !replaces && asked.kms_key.is_none() {
             return Err(s3_error!(
                 InvalidRequest,
                 "This copy request is illegal: it copies an object to itself without changing anything."
             ));
         }
-        let object = self.objects.get(from_bucket, from_key, None).await.map_err(fault)?;
+        let object = self.objects.get_version(from.bucket, from.key, from.version, None).await.map_err(fault)?;
+        let from_version = object.head.version.clone();
         let condition = ReadCondition {
             if_match: request.input.copy_source_if_match.as_ref(),
             if_none_match: request.input.copy_source_if_none_match.as_ref(),
@@ -271,46 +267,45 @@ impl S3 for Endpoint {
                 last_modified: Some(moment(head.modified)),
                 ..CopyObjectResult::default()
             }),
+            copy_source_version_id: from_version,
             server_side_encryption: encryption_of(&head),
             ssekms_key_id: head.kms_key,
+            version_id: head.version,
             ..CopyObjectOutput::default()
         })
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        need_only_version(request.input.version_id.as_deref())?;
-        self.objects.delete(&request.input.bucket, &request.input.key).await.map_err(fault)?;
-        answer(DeleteObjectOutput::default())
+        answer(self.delete(&request.input).await?)
     }
 
     async fn delete_objects(
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        let input = request.input;
-        self.objects.need_bucket(&input.bucket).await.map_err(fault)?;
-        if input.delete.objects.len() > DELETED_AT_ONCE {
-            return Err(s3_error!(MalformedXML, "More than 1000 keys are named."));
-        }
-        let is_quiet = input.delete.quiet.unwrap_or_default();
-        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
-        for object in input.delete.objects {
-            let deletion = match need_only_version(object.version_id.as_deref()) {
-                Ok(()) => self.delete_one(request.credentials.as_ref(), &input.bucket, &object.key).await,
-                Err(error) => Err(error),
-            };
-            match deletion {
-                Ok(()) if is_quiet => {}
-                Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() }),
-                Err(error) => errors.push(Error {
-                    code: Some(error.code().as_str().to_owned()),
-                    message: error.message().map(str::to_owned),
-                    key: Some(object.key),
-                    version_id: None,
-                }),
-            }
-        }
-        answer(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), ..DeleteObjectsOutput::default() })
+        answer(self.delete_all(request).await?)
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        answer(self.versioning_of(&request.input.bucket).await?)
+    }
+
+    async fn put_bucket_versioning(
+        &self,
+        request: S3Request<PutBucketVersioningInput>,
+    ) -> S3Result<S3Response<PutBucketVersioningOutput>> {
+        self.change_versioning(request.input).await?;
+        answer(PutBucketVersioningOutput::default())
+    }
+
+    async fn list_object_versions(
+        &self,
+        request: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        answer(self.list_versions(request.input).await?)
     }
 
     async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {

@@ -1,5 +1,7 @@
 //! Errors as S3 tells them. An inner cause is logged, never sent.
 
+use http::header::ALLOW;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
 use crate::ObjectError;
@@ -7,7 +9,21 @@ use crate::ObjectError;
 pub(super) fn fault(error: ObjectError) -> S3Error {
     match &error {
         ObjectError::NoBucket(_) => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
-        ObjectError::NotFound { .. } => s3_error!(NoSuchKey, "The specified key does not exist."),
+        ObjectError::NotFound { marker, .. } => {
+            let mut fault = s3_error!(NoSuchKey, "The specified key does not exist.");
+            if let Some(marker) = marker {
+                fault.set_headers(marker_headers(marker));
+            }
+            fault
+        }
+        ObjectError::NoVersion { .. } => s3_error!(NoSuchVersion, "The specified version does not exist."),
+        ObjectError::DeleteMarker { version, .. } => {
+            let mut fault = s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource.");
+            let mut headers = marker_headers(version);
+            headers.insert(ALLOW, HeaderValue::from_static("DELETE"));
+            fault.set_headers(headers);
+            fault
+        }
         ObjectError::BucketExists(_) => {
             s3_error!(BucketAlreadyOwnedByYou, "Your previous request to create the named bucket succeeded.")
         }
@@ -20,7 +36,7 @@ pub(super) fn fault(error: ObjectError) -> S3Error {
         ObjectError::WrongKey { .. } => {
             let code = S3ErrorCode::Custom("KMS.NotFoundException".into());
             let mut fault = S3Error::with_message(code, error.to_string());
-            fault.set_status_code(http::StatusCode::BAD_REQUEST);
+            fault.set_status_code(StatusCode::BAD_REQUEST);
             fault
         }
         ObjectError::TooLarge { .. } => s3_error!(EntityTooLarge, "{error}"),
@@ -50,4 +66,14 @@ pub(super) fn fault(error: ObjectError) -> S3Error {
             s3_error!(InternalError, "We encountered an internal error. Please try again.")
         }
     }
+}
+
+/// Tell a client that there was something, and which version says that it was deleted.
+fn marker_headers(version: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+    if let Ok(version) = HeaderValue::from_str(version) {
+        headers.insert("x-amz-version-id", version);
+    }
+    headers
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{Credentials, S3Auth, SecretKey};
+use s3s::dto::{DeleteObjectInput, GetObjectInput, HeadObjectInput};
 use s3s::path::S3Path;
-use s3s::{S3Result, s3_error};
+use s3s::{S3Request, S3Result, s3_error};
 
 use super::record::{Done, Seen};
 
@@ -54,7 +55,6 @@ pub(super) struct Access(pub(super) Arc<dyn Gate>);
 impl S3Access for Access {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         Seen::note(context);
-        // What is answered for each key that the request names is asked there.
         let Some(action) = action_of(context.s3_op().name()) else {
             return Err(s3_error!(NotImplemented, "{} is not offered here.", context.s3_op().name()));
         };
@@ -65,15 +65,45 @@ impl S3Access for Access {
         };
         match action {
             Action::OfRequest(action) => need(&*self.0, context.credentials(), action, bucket, key).await,
-            Action::OfEachKey => need_signature(context.credentials()).map(|_| ()),
+            Action::Later => need_signature(context.credentials()).map(|_| ()),
         }
+    }
+
+    // What follows is asked once the request is read, so that nobody names a version in words that only one of us knows.
+
+    async fn get_object(&self, request: &mut S3Request<GetObjectInput>) -> S3Result<()> {
+        let GetObjectInput { bucket, key, version_id, .. } = &request.input;
+        let action = of_version(READS, version_id.as_deref());
+        need(&*self.0, request.credentials.as_ref(), action, Some(bucket), Some(key)).await
+    }
+
+    async fn head_object(&self, request: &mut S3Request<HeadObjectInput>) -> S3Result<()> {
+        let HeadObjectInput { bucket, key, version_id, .. } = &request.input;
+        let action = of_version(READS, version_id.as_deref());
+        need(&*self.0, request.credentials.as_ref(), action, Some(bucket), Some(key)).await
+    }
+
+    async fn delete_object(&self, request: &mut S3Request<DeleteObjectInput>) -> S3Result<()> {
+        let DeleteObjectInput { bucket, key, version_id, .. } = &request.input;
+        let action = of_version(DELETES, version_id.as_deref());
+        need(&*self.0, request.credentials.as_ref(), action, Some(bucket), Some(key)).await
     }
 }
 
 enum Action {
     OfRequest(&'static str),
-    /// The endpoint asks for each key.
-    OfEachKey,
+    /// Asked once the request is read: for each key that it names, or for the version.
+    Later,
+}
+
+/// The action on an object, and that on one version of it.
+pub(super) type Actions = (&'static str, &'static str);
+
+pub(super) const READS: Actions = ("s3:GetObject", "s3:GetObjectVersion");
+pub(super) const DELETES: Actions = ("s3:DeleteObject", "s3:DeleteObjectVersion");
+
+pub(super) fn of_version((on_object, on_version): Actions, version: Option<&str>) -> &'static str {
+    if version.is_some() { on_version } else { on_object }
 }
 
 /// The action that a policy names for an operation.
@@ -85,7 +115,9 @@ fn action_of(operation: &str) -> Option<Action> {
         "GetBucketLocation" => "s3:GetBucketLocation",
         "HeadBucket" | "ListObjects" | "ListObjectsV2" => "s3:ListBucket",
         "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
-        "GetObject" | "HeadObject" => "s3:GetObject",
+        "ListObjectVersions" => "s3:ListBucketVersions",
+        "GetBucketVersioning" => "s3:GetBucketVersioning",
+        "PutBucketVersioning" => "s3:PutBucketVersioning",
         "PutObject"
         | "CopyObject"
         | "CreateMultipartUpload"
@@ -94,8 +126,7 @@ fn action_of(operation: &str) -> Option<Action> {
         | "CompleteMultipartUpload" => "s3:PutObject",
         "AbortMultipartUpload" => "s3:AbortMultipartUpload",
         "ListParts" => "s3:ListMultipartUploadParts",
-        "DeleteObject" => "s3:DeleteObject",
-        "DeleteObjects" => return Some(Action::OfEachKey),
+        "GetObject" | "HeadObject" | "DeleteObject" | "DeleteObjects" => return Some(Action::Later),
         _ => return None,
     };
     Some(Action::OfRequest(action))

@@ -86,7 +86,7 @@ impl Endpoint {
     }
 }
 
-fn limit_of(max_keys: Option<i32>) -> S3Result<i32> {
+pub(super) fn limit_of(max_keys: Option<i32>) -> S3Result<i32> {
     match max_keys.unwrap_or(PAGE) {
         limit if limit < 0 => {
             Err(s3_error!(InvalidArgument, "Argument maxKeys must be an integer between 0 and 2147483647"))
@@ -106,12 +106,12 @@ fn from_token(token: &str) -> S3Result<String> {
 
 /// How names are written into the answer: XML cannot hold every key.
 #[derive(Clone, Copy)]
-enum Encoding {
+pub(super) enum Encoding {
     AsIs,
     Url,
 }
 
-fn encoding_of(encoding_type: Option<&EncodingType>) -> S3Result<Encoding> {
+pub(super) fn encoding_of(encoding_type: Option<&EncodingType>) -> S3Result<Encoding> {
     match encoding_type.map(EncodingType::as_str) {
         None => Ok(Encoding::AsIs),
         Some(EncodingType::URL) => Ok(Encoding::Url),
@@ -120,7 +120,7 @@ fn encoding_of(encoding_type: Option<&EncodingType>) -> S3Result<Encoding> {
 }
 
 impl Encoding {
-    fn text(self, text: &str) -> String {
+    pub(super) fn text(self, text: &str) -> String {
         match self {
             Self::AsIs => text.to_owned(),
             Self::Url => url_encoded(text),

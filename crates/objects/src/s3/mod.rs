@@ -9,6 +9,7 @@ mod listing;
 mod record;
 mod transfer;
 mod uploads;
+mod versions;
 
 use std::io;
 use std::net::IpAddr;

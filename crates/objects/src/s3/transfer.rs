@@ -189,6 +189,7 @@ pub(super) fn described(head: &Head, with_checksums: bool) -> GetObjectOutput {
         metadata: Some(head.metadata.clone().into_iter().collect()),
         server_side_encryption: encryption_of(head),
         ssekms_key_id: head.kms_key.clone(),
+        version_id: head.version.clone(),
         ..GetObjectOutput::default()
     }
 }

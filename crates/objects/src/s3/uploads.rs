@@ -11,6 +11,7 @@ use s3s::{S3Request, S3Result, s3_error};
 use super::checks::{COMPOSITE, Checks, Composite, FULL_OBJECT, algorithm_of, composite_of};
 use super::endpoint::{Endpoint, source_of};
 use super::fault::fault;
+use super::gate::{READS, of_version};
 use super::transfer::{self, checksum, content_of, encryption_of, moment, strong};
 use crate::file::{Known, Watch};
 use crate::parts::{Chosen, Upload};
@@ -82,13 +83,14 @@ impl Endpoint {
         let input = request.input;
         let number = part_number(input.part_number)?;
         let upload = self.objects.upload(&input.bucket, &input.key, &input.upload_id).await.map_err(fault)?;
-        let (bucket, key) = source_of(&input.copy_source)?;
-        self.need(credentials.as_ref(), "s3:GetObject", bucket, key).await?;
+        let from = source_of(&input.copy_source)?;
+        self.need(credentials.as_ref(), of_version(READS, from.version), from.bucket, from.key).await?;
         let range = match &input.copy_source_range {
             Some(range) => Some(transfer::byte_range(transfer::parsed(Range::parse(range), "CopySourceRange")?)),
             None => None,
         };
-        let source = self.objects.get(bucket, key, range).await.map_err(fault)?;
+        let source = self.objects.get_version(from.bucket, from.key, from.version, range).await.map_err(fault)?;
+        let from_version = source.head.version.clone();
         let content = Content::stream(source.body.map_err(std::io::Error::other));
         let algorithm = upload.checksum.as_deref().and_then(algorithm_of);
         let checks = Checks::computing(algorithm, None);
@@ -99,6 +101,7 @@ impl Endpoint {
                 last_modified: Some(moment(head.modified)),
                 ..CopyPartResult::default()
             }),
+            copy_source_version_id: from_version,
             ..UploadPartCopyOutput::default()
         })
     }
@@ -235,6 +238,7 @@ fn completed(bucket: String, key: String, head: &Head) -> CompleteMultipartUploa
         checksum_type: head.checksum_type.clone().map(Into::into),
         server_side_encryption: encryption_of(head),
         ssekms_key_id: head.kms_key.clone(),
+        version_id: head.version.clone(),
         ..CompleteMultipartUploadOutput::default()
     }
 }

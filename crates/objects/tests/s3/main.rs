@@ -18,17 +18,20 @@ const KEYS: &str = "line-1=000102030405060708090a0b0c0d0e0f101112131415161718191
 /// A client has this long for all that it does.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// `AKIAALL` may do everything, `AKIAREAD` may read what lies below `shared/`, `AKIAGONE` is disabled.
+/// `AKIAALL` may do everything, `AKIAREAD` may read what lies below `shared/`, `AKIAOLD` its versions too, `AKIAGONE` is
+/// disabled.
 struct Users;
 
 #[async_trait::async_trait]
 impl Gate for Users {
     async fn secret(&self, access_key_id: &str) -> Option<String> {
-        ["AKIAALL", "AKIAREAD"].contains(&access_key_id).then(|| format!("secret of {access_key_id}"))
+        ["AKIAALL", "AKIAREAD", "AKIAOLD"].contains(&access_key_id).then(|| format!("secret of {access_key_id}"))
     }
 
     async fn allows(&self, ask: &Ask<'_>) -> bool {
-        let reads = ask.action == "s3:GetObject" && ask.key.is_some_and(|key| key.starts_with("shared/"));
+        let is_read =
+            ask.action == "s3:GetObject" || (ask.access_key_id == "AKIAOLD" && ask.action == "s3:GetObjectVersion");
+        let reads = is_read && ask.key.is_some_and(|key| key.starts_with("shared/"));
         ask.access_key_id == "AKIAALL" || reads || ask.action == "s3:ListBucket"
     }
 }
@@ -51,7 +54,10 @@ impl Endpoint {
     }
 
     async fn with(options: S3Options) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::over(tempfile::tempdir().unwrap(), options).await
+    }
+
+    async fn over(folder: TempDir, options: S3Options) -> Self {
         let vault = Vault::load(None, Some(KEYS), None).unwrap();
         let objects = Objects::open(Place::Folder(folder.path().join("buckets")), vault).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,6 +67,14 @@ impl Endpoint {
             let _ = stopped.await;
         }));
         Self { folder, objects, url, stop, served }
+    }
+
+    /// Ends, and begins anew over what lies in the folder.
+    async fn again(self) -> Self {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap().unwrap();
+        drop(self.objects);
+        Self::over(self.folder, S3Options { region: "eu-west-1".to_owned(), ..S3Options::default() }).await
     }
 
     /// Runs a client's program to its end, which must be a good one.
@@ -82,6 +96,31 @@ async fn boto3_does_with_it_what_it_does_with_s3() {
     endpoint.satisfies("client.py").await;
     let left = std::fs::read_dir(endpoint.folder.path().join("buckets/.scratch/uploads")).unwrap().count();
     assert_eq!(left, 0, "uploads that ended leave nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boto3_finds_versions_as_in_s3_and_after_a_restart_too() {
+    let mut endpoint = Endpoint::start().await;
+    let (path, url) = (program("versions.py"), endpoint.url.clone());
+    let mut client = tokio::task::spawn_blocking(move || Peer::start(&path, &[&url]).unwrap()).await.unwrap();
+    let verdict = loop {
+        let (back, heard) = tokio::task::spawn_blocking(move || {
+            let heard = client.hear(PATIENCE);
+            (client, heard)
+        })
+        .await
+        .unwrap();
+        client = back;
+        let heard = heard.unwrap();
+        if heard != "restart" {
+            break heard;
+        }
+        endpoint = endpoint.again().await;
+        client.tell(&endpoint.url.clone().into()).unwrap();
+    };
+    assert_eq!(verdict, serde_json::json!({"good": true}));
+    let left = std::fs::read_dir(endpoint.folder.path().join("buckets/.versions")).unwrap().count();
+    assert_eq!(left, 0, "a bucket takes its versions along");
 }
 
 #[tokio::test(flavor = "multi_thread")]
