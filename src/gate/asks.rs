@@ -24,7 +24,8 @@ pub(super) fn asks_of(operation: &Operation, input: &Input, naming: &Naming, new
     let own = Ask { action: format!("{SERVICE}:{}", operation.name()), resource, has_tags };
     let mut asks = vec![own];
     if let Some(manifest) = deep(input, "DatasetSource/GroundTruthManifest/S3Object") {
-        asks.extend(of_object("s3:GetObject", manifest, "Key"));
+        let read = if manifest.get("VersionId").is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
+        asks.extend(of_object(read, manifest, "Key"));
     }
     for written in ["OutputConfig/S3Location", "Configuration/Greengrass/S3OutputLocation"] {
         if let Some(location) = deep(input, written) {
@@ -108,6 +109,10 @@ mod tests {
         let manifest = json!({ "ProjectName": "caps", "DatasetSource": { "GroundTruthManifest": { "S3Object": {
             "Bucket": "pictures", "Key": "a/train.manifest" } } } });
         let read = ("s3:GetObject".to_owned(), "arn:aws:s3:::pictures/a/train.manifest".to_owned(), false);
+        assert_eq!(asked("CreateDataset", manifest), [own("CreateDataset", arn("project/caps"), false), read]);
+        let manifest = json!({ "ProjectName": "caps", "DatasetSource": { "GroundTruthManifest": { "S3Object": {
+            "Bucket": "pictures", "Key": "a/train.manifest", "VersionId": "null" } } } });
+        let read = ("s3:GetObjectVersion".to_owned(), "arn:aws:s3:::pictures/a/train.manifest".to_owned(), false);
         assert_eq!(asked("CreateDataset", manifest), [own("CreateDataset", arn("project/caps"), false), read]);
         let train = json!({ "ProjectName": "caps", "OutputConfig": { "S3Location": { "Bucket": "out" } } });
         let write = ("s3:PutObject".to_owned(), "arn:aws:s3:::out/".to_owned(), false);

@@ -19,10 +19,8 @@ impl Worker {
         let text = |member: &str| object.and_then(|object| object.get(member)).and_then(Value::as_str);
         let (bucket, key) = (text("Bucket").unwrap_or_default(), text("Key").unwrap_or_default());
         let name = format!("s3://{bucket}/{key}");
-        if text("VersionId").is_some() {
-            return Err(JobError::Refused(format!("{name}: objects have no versions here: leave VersionId out")));
-        }
-        let read = self.services.objects.read_at_most(bucket, key, MOST_MANIFEST_BYTES).await;
+        let version = text("VersionId");
+        let read = self.services.objects.read_version_at_most(bucket, key, version, MOST_MANIFEST_BYTES).await;
         let content = read.map_err(|error| of_object(error, &name))?;
         let entries =
             tokio::task::spawn_blocking(move || entries_of(&content, &name)).await.context("reading a manifest")?;
