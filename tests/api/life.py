@@ -106,6 +106,29 @@ def create(order):
     return seen
 
 
+def versions(order):
+    """A manifest that was written over: the data set is made from the version that is asked for."""
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    good = s3.get_object(Bucket=BUCKET, Key="train.manifest")["Body"].read()
+    put = [s3.put_object(Bucket=BUCKET, Key="kept.manifest", Body=body)["VersionId"] for body in (good, b"no manifest")]
+    other = f"{project}-versions"
+    lookout.create_project(ProjectName=other)
+    seen = []
+    for version, kind in ((put[0], "train"), (put[1], "test"), ("0" * 32, "test"), (None, "test")):
+        source = {"Bucket": BUCKET, "Key": "kept.manifest"} | ({"VersionId": version} if version else {})
+        lookout.create_dataset(
+            ProjectName=other, DatasetType=kind, DatasetSource={"GroundTruthManifest": {"S3Object": source}}
+        )
+        described = until(
+            lambda: lookout.describe_dataset(ProjectName=other, DatasetType=kind)["DatasetDescription"],
+            ["CREATE_COMPLETE", "CREATE_FAILED"],
+        )
+        seen.append([described["Status"], described["StatusMessage"], described.get("ImageStats", {}).get("Total")])
+        if kind == "test":
+            lookout.delete_dataset(ProjectName=other, DatasetType=kind)
+    return seen
+
+
 def entries(order):
     def listed(**filters):
         pages = lookout.get_paginator("list_dataset_entries").paginate(

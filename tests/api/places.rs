@@ -119,6 +119,12 @@ fn a_line_runs_an_encrypted_model_by_its_arn_and_keeps_it_from_being_deleted() -
     }
     ensure!(site.daemon.path("data/models/cap/1.sealed").is_file() && !site.daemon.path("data/models/cap/1").exists());
     options_decide(&mut client, &site, folder.path())?;
+    let versions = client.does("versions")?;
+    assert_eq!((&versions[0][0], &versions[0][2]), (&json!("CREATE_COMPLETE"), &json!(36)), "{versions}");
+    let failed = |place: usize, told: &str| {
+        versions[place][0] == "CREATE_FAILED" && versions[place][1].as_str().is_some_and(|text| text.contains(told))
+    };
+    ensure!(failed(1, "kept.manifest") && failed(2, "no version `000") && failed(3, "kept.manifest"), "{versions}");
     site.daemon.terminate()?;
     ensure!(site.daemon.wait_end()?.success());
     let line = |version: u32| {
