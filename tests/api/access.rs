@@ -153,6 +153,19 @@ fn users_do_what_their_policies_allow_and_the_audit_log_has_every_call() -> Resu
         "",
     );
     done(&admin.s3("put_object", &json!({ "Bucket": "pictures", "Key": "a b/1.txt", "Body": "x" }))?);
+    // Who asks for encryption and names no key gets that by a key of the store's own.
+    let secret =
+        json!({ "Bucket": "pictures", "Key": "secret", "Body": "a long secret", "ServerSideEncryption": "AES256" });
+    let put = admin.s3("put_object", &secret)?;
+    assert_eq!(put["answer"]["ServerSideEncryption"], "AES256", "{put}");
+    let stored = std::fs::read(site.daemon.path("data/objects/pictures/secret"));
+    ensure!(stored.is_ok_and(|stored| !stored.windows(6).any(|part| part == b"secret")), "in the clear");
+    let read = admin.s3("head_object", &json!({ "Bucket": "pictures", "Key": "secret" }))?;
+    assert_eq!(
+        (&read["answer"]["ServerSideEncryption"], &read["answer"]["ContentLength"]),
+        (&json!("AES256"), &json!(13))
+    );
+    ensure!(read["answer"].get("SSEKMSKeyId").is_none(), "{read}");
     let records = site.audited("s3")?;
     let wanted = [
         "tester CreateBucket -",
@@ -160,6 +173,8 @@ fn users_do_what_their_policies_allow_and_the_audit_log_has_every_call() -> Resu
         "trainer DeleteBucket AccessDenied",
         "- GET / SignatureDoesNotMatch",
         "tester PutObject -",
+        "tester PutObject -",
+        "tester HeadObject -",
     ];
     assert_eq!(records.iter().map(short).collect::<Vec<_>>(), wanted);
     let put = &records[4];

@@ -7,6 +7,7 @@ mod apply;
 mod generated;
 mod kills;
 mod life;
+mod notebook;
 mod places;
 mod survival;
 

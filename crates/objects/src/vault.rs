@@ -6,13 +6,16 @@
 //! from the end without being noticed.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
 use hmac::{Hmac, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
@@ -31,6 +34,9 @@ const CHECK: std::ops::Range<usize> = 40..56;
 const NAME_LENGTH: usize = 56;
 const NAME: std::ops::Range<usize> = 57..HEADER_BYTES;
 
+/// The store's own key, for whoever asks for encryption and names no key, as in `ServerSideEncryption="AES256"`.
+pub(crate) const MANAGED: &str = "managed-by-linewarden";
+
 /// The encryption keys, by name.
 #[derive(Debug, Clone)]
 pub struct Vault {
@@ -42,6 +48,8 @@ struct Inner {
     /// Looked into again for a key that is not known yet: a new one needs no restart.
     folder: Option<PathBuf>,
     default: Option<String>,
+    /// The file of the store's own key, which is made when somebody first needs it.
+    managed: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -58,7 +66,7 @@ impl Vault {
     /// Without keys: objects are stored as they come.
     #[must_use]
     pub fn plain() -> Self {
-        Self { inner: Arc::new(Inner { keys: BTreeMap::new(), folder: None, default: None }) }
+        Self { inner: Arc::new(Inner { keys: BTreeMap::new(), folder: None, default: None, managed: None }) }
     }
 
     /// Reads keys from the files `NAME.key` of a folder (32 bytes, or 64 hexadecimal digits), and from the text
@@ -85,11 +93,26 @@ impl Vault {
             keys.insert(key_name(name.trim())?.to_owned(), key_of_bytes(digits.trim().as_bytes(), name.trim())?);
         }
         let default = default.map(|name| key_name(name).map(str::to_owned)).transpose()?;
-        let vault = Self { inner: Arc::new(Inner { keys, folder: folder.map(Path::to_owned), default }) };
+        let vault =
+            Self { inner: Arc::new(Inner { keys, folder: folder.map(Path::to_owned), default, managed: None }) };
         if let Some(name) = vault.default_key() {
             vault.key(name)?;
         }
         Ok(vault)
+    }
+
+    /// The same with a key of the store's own in this file, for objects that are to be encrypted without a key that has a
+    /// name. The file is made when it is first needed; who has both it and the objects can read them.
+    #[must_use]
+    pub fn with_managed(self, path: PathBuf) -> Self {
+        let Inner { keys, folder, default, .. } = &*self.inner;
+        let (keys, folder, default) = (keys.clone(), folder.clone(), default.clone());
+        Self { inner: Arc::new(Inner { keys, folder, default, managed: Some(path) }) }
+    }
+
+    /// The name of the store's own key, if it has one.
+    pub(crate) fn managed_key(&self) -> Option<&'static str> {
+        self.inner.managed.as_ref().map(|_| MANAGED)
     }
 
     /// The key of objects for which nobody names one.
@@ -106,7 +129,8 @@ impl Vault {
 
     /// Whether any object may be encrypted.
     pub(crate) fn is_used(&self) -> bool {
-        !self.inner.keys.is_empty() || self.inner.folder.is_some()
+        let Inner { keys, folder, managed, .. } = &*self.inner;
+        !keys.is_empty() || folder.is_some() || managed.as_ref().is_some_and(|path| path.exists())
     }
 
     /// What encrypts a new object; `None` when it is stored plain.
@@ -136,6 +160,9 @@ impl Vault {
         if let Some(key) = self.inner.keys.get(name) {
             return Ok(*key);
         }
+        if let Some(path) = self.inner.managed.as_ref().filter(|_| name == MANAGED) {
+            return managed_key_of(path);
+        }
         let wrong = || ObjectError::WrongKey { name: name.to_owned() };
         let path = self.inner.folder.as_ref().ok_or_else(wrong)?.join(format!("{name}.key"));
         if !path.is_file() {
@@ -157,6 +184,32 @@ fn key_name(given: &str) -> Result<&str, ObjectError> {
 
 fn key_of_file(path: &Path, name: &str) -> Result<[u8; 32], ObjectError> {
     key_of_bytes(&std::fs::read(path).map_err(ObjectError::storage("read an encryption key"))?, name)
+}
+
+/// Reads the store's own key, or makes it: on the disk, and readable by us alone, before anything is encrypted with it.
+fn managed_key_of(path: &Path) -> Result<[u8; 32], ObjectError> {
+    let failed = || ObjectError::storage("make the store's own encryption key");
+    match key_of_file(path, MANAGED) {
+        Err(ObjectError::Storage { .. }) if !path.exists() => {}
+        key => return key,
+    }
+    let random: Vec<u8> = (0..4).flat_map(|_| Uuid::new_v4().into_bytes()).collect();
+    let digits: String = Sha256::digest(&random).iter().map(|byte| format!("{byte:02x}")).collect();
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let scratch = folder.join(format!(".{}.key", Uuid::new_v4()));
+    let make = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch)?;
+        file.write_all(digits.as_bytes())?;
+        file.sync_all()?;
+        // Whoever was first has made it.
+        match std::fs::hard_link(&scratch, path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => std::fs::remove_file(&scratch)?,
+        }
+        std::fs::File::open(folder)?.sync_all()
+    };
+    make().map_err(failed())?;
+    key_of_file(path, MANAGED)
 }
 
 fn key_of_bytes(bytes: &[u8], name: &str) -> Result<[u8; 32], ObjectError> {
@@ -301,6 +354,29 @@ mod tests {
         assert!(opener.open(0, &mut last.clone(), true).is_err(), "moved");
         first[77] ^= 1;
         assert!(matches!(opener.open(0, &mut first, false), Err(ObjectError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_key_of_the_stores_own_is_made_once_and_is_nobody_elses_to_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("managed.key");
+        assert_eq!((Vault::plain().managed_key(), Vault::plain().has(MANAGED)), (None, false));
+        let vault = Vault::plain().with_managed(path.clone());
+        assert!(!vault.is_used() && !path.exists(), "nobody has needed it");
+        let sealers: Vec<Sealer> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| vault.sealer(vault.managed_key()).unwrap().unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(vault.is_used());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let later = Vault::plain().with_managed(path);
+        for sealer in sealers {
+            assert_eq!(sealer.key_name(), MANAGED);
+            later.opener(sealer.header()).unwrap();
+        }
     }
 
     #[test]

@@ -88,7 +88,8 @@ impl ApiConfig {
     pub fn vault(&self) -> Result<Vault, ObjectError> {
         let digits = std::env::var(OBJECT_KEYS).ok();
         let EncryptionConfig { keys, default } = &self.encryption;
-        Vault::load(keys.as_deref(), digits.as_deref(), default.as_deref())
+        let vault = Vault::load(keys.as_deref(), digits.as_deref(), default.as_deref())?;
+        Ok(vault.with_managed(self.data.join("managed.key")))
     }
 }
 

@@ -22,7 +22,7 @@ use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use super::checks::Checks;
 use super::fault::fault;
 use super::gate::{self, Gate};
-use super::transfer::{self, ReadCondition, checksum, content_of, encryption_of, moment, strong};
+use super::transfer::{self, ReadCondition, checksum, content_of, encryption_of, moment, named_key, strong};
 use crate::{Content, Head, Objects, PutOptions};
 
 pub(super) struct Endpoint {
@@ -212,7 +212,7 @@ impl S3 for Endpoint {
             checksum_sha256: checksum(&head, "sha256"),
             checksum_type: head.checksum_type.clone().map(Into::into),
             server_side_encryption: encryption_of(&head),
-            ssekms_key_id: head.kms_key,
+            ssekms_key_id: named_key(&head),
             version_id: head.version,
             ..PutObjectOutput::default()
         })
@@ -269,7 +269,7 @@ impl S3 for Endpoint {
             }),
             copy_source_version_id: from_version,
             server_side_encryption: encryption_of(&head),
-            ssekms_key_id: head.kms_key,
+            ssekms_key_id: named_key(&head),
             version_id: head.version,
             ..CopyObjectOutput::default()
         })

@@ -12,6 +12,7 @@ use s3s::dto::{
 };
 use s3s::{S3Result, s3_error};
 
+use crate::vault::MANAGED;
 use crate::{ByteRange, Condition, Content, Head, Objects, PutOptions};
 
 /// A client that sends nothing for so long is gone.
@@ -59,10 +60,14 @@ pub(super) fn put_options(
     if headers.contains_key("x-amz-server-side-encryption-customer-algorithm") {
         return Err(s3_error!(NotImplemented, "Encryption with a customer's key is not offered here."));
     }
-    let asks_for_encryption = encryption.is_some() || key.is_some();
-    if asks_for_encryption && key.is_none() && objects.inner.vault.default_key().is_none() {
-        return Err(s3_error!(InvalidArgument, "No default encryption key is configured here."));
-    }
+    let vault = &objects.inner.vault;
+    let key = match (key, encryption) {
+        (None, Some(_)) if vault.default_key().is_none() => match vault.managed_key() {
+            Some(managed) => Some(managed.to_owned()),
+            None => return Err(s3_error!(InvalidArgument, "No default encryption key is configured here.")),
+        },
+        (key, _) => key,
+    };
     let metadata: BTreeMap<String, String> = metadata.into_iter().flatten().collect();
     if metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > METADATA_BYTES {
         return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
@@ -188,14 +193,20 @@ pub(super) fn described(head: &Head, with_checksums: bool) -> GetObjectOutput {
         last_modified: Some(moment(head.modified)),
         metadata: Some(head.metadata.clone().into_iter().collect()),
         server_side_encryption: encryption_of(head),
-        ssekms_key_id: head.kms_key.clone(),
+        ssekms_key_id: named_key(head),
         version_id: head.version.clone(),
         ..GetObjectOutput::default()
     }
 }
 
 pub(super) fn encryption_of(head: &Head) -> Option<ServerSideEncryption> {
-    head.kms_key.as_ref().map(|_| ServerSideEncryption::from(ServerSideEncryption::AWS_KMS.to_owned()))
+    let told = |key: &String| if key == MANAGED { ServerSideEncryption::AES256 } else { ServerSideEncryption::AWS_KMS };
+    head.kms_key.as_ref().map(|key| ServerSideEncryption::from(told(key).to_owned()))
+}
+
+/// The key's name, unless it is the store's own.
+pub(super) fn named_key(head: &Head) -> Option<String> {
+    head.kms_key.clone().filter(|key| key != MANAGED)
 }
 
 pub(super) fn checksum(head: &Head, algorithm: &str) -> Option<String> {

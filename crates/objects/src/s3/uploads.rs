@@ -12,7 +12,7 @@ use super::checks::{COMPOSITE, Checks, Composite, FULL_OBJECT, algorithm_of, com
 use super::endpoint::{Endpoint, source_of};
 use super::fault::fault;
 use super::gate::{READS, of_version};
-use super::transfer::{self, checksum, content_of, encryption_of, moment, strong};
+use super::transfer::{self, checksum, content_of, encryption_of, moment, named_key, strong};
 use crate::file::{Known, Watch};
 use crate::parts::{Chosen, Upload};
 use crate::{Content, Head, ObjectError};
@@ -73,7 +73,7 @@ impl Endpoint {
             checksum_sha1: checksum(&head, "sha1"),
             checksum_sha256: checksum(&head, "sha256"),
             server_side_encryption: encryption_of(&head),
-            ssekms_key_id: head.kms_key,
+            ssekms_key_id: named_key(&head),
             ..UploadPartOutput::default()
         })
     }
@@ -237,7 +237,7 @@ fn completed(bucket: String, key: String, head: &Head) -> CompleteMultipartUploa
         checksum_sha256: checksum(head, "sha256"),
         checksum_type: head.checksum_type.clone().map(Into::into),
         server_side_encryption: encryption_of(head),
-        ssekms_key_id: head.kms_key.clone(),
+        ssekms_key_id: named_key(head),
         version_id: head.version.clone(),
         ..CompleteMultipartUploadOutput::default()
     }
