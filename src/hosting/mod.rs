@@ -140,11 +140,15 @@ impl Hosting {
         }
     }
 
-    /// Scores a picture.
+    /// Puts a picture before the model's units, and never waits. What comes back brings its answer.
     ///
     /// # Errors
-    /// Says why there is no answer.
-    pub(crate) async fn detect(&self, key: &Key, picture: Picture) -> Result<Answer, HostingError> {
+    /// Says why it cannot be scored now.
+    pub(crate) fn detect(
+        &self,
+        key: &Key,
+        picture: Picture,
+    ) -> Result<impl Future<Output = Result<Answer, HostingError>> + use<>, HostingError> {
         let hosted = self.lock().get(key).cloned().ok_or(HostingError::NotHosted)?;
         let (answer, answered) = oneshot::channel();
         let most = WAITING_A_UNIT * hosted.units.max;
@@ -152,7 +156,7 @@ impl Hosting {
             Refused::Full => HostingError::Busy,
             Refused::Closed => HostingError::NotHosted,
         })?;
-        answered.await.unwrap_or(Err(HostingError::Died))
+        Ok(async move { answered.await.unwrap_or(Err(HostingError::Died)) })
     }
 
     /// The series of a hosted model.
