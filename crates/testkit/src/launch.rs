@@ -30,7 +30,7 @@ pub struct Launched {
 /// The registry of plugins lies beside the test's executable, so that only the first run of all looks at every plugin.
 ///
 /// A pipeline that is to fail amid its frames wants a sink with `async=false`: when an error comes while it prerolls,
-/// `gst-launch-1.0` 1.22 now and then tells it and does not end (with `identity error-after=1` 36 times of 300).
+/// `gst-launch-1.0` 1.22 now and then tells it and does not end (with `identity error-after=1` 35 times of 360).
 ///
 /// # Errors
 /// When the plugin was not built, `gst-launch-1.0` is missing, or the pipeline does not end in time; it is killed then.
