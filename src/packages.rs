@@ -122,7 +122,8 @@ fn memory_name(place: &Path) -> String {
     format!("linewarden-{digest:x}")
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a folder or a file, if it is there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

@@ -4,7 +4,7 @@
 //! same ending; the agent takes no name that begins with a dot for a component.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use linewarden_core::ModelRef;
@@ -12,6 +12,7 @@ use linewarden_model::package::Package;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::cli::CallError;
+use crate::packages::remove;
 
 /// A package that was put in its place.
 #[derive(Debug)]
@@ -82,14 +83,6 @@ pub(super) fn exchange(models: &Path, name: &str) -> anyhow::Result<()> {
 
 fn previous(name: &str) -> String {
     format!(".{name}.previous")
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn sync_all(folder: &Path) -> io::Result<()> {

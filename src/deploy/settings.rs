@@ -31,7 +31,7 @@ impl Settings {
         if path.exists() {
             return Self::existing(path);
         }
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         let models = folder.join("models");
         fs::create_dir_all(&models).with_context(|| format!("cannot make `{}`", models.display()))?;
         let text = format!(
@@ -108,7 +108,7 @@ impl Settings {
 
     fn write(&self, text: &str) -> anyhow::Result<()> {
         let told = || format!("cannot write `{}`", self.path.display());
-        let folder = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&self.path);
         let mut file = tempfile::NamedTempFile::new_in(folder).with_context(told)?;
         file.write_all(text.as_bytes()).with_context(told)?;
         // As it was, or as files are made: others read it too.
@@ -121,6 +121,11 @@ impl Settings {
         file.persist(&self.path).with_context(told)?;
         Ok(())
     }
+}
+
+/// A bare name lies here.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn agent_of(path: &Path) -> anyhow::Result<AgentConfig> {

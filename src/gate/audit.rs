@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -49,76 +50,70 @@ impl AuditLog {
         })
     }
 
+    /// What the records of both have, from whoever it came and whatever it was.
+    fn envelope(&self, at: Timestamp, source: Option<IpAddr>, user_agent: Option<&str>, request_id: &str) -> Value {
+        let Naming { region, account } = &self.naming;
+        json!({
+            "eventVersion": "1.08",
+            "eventTime": format!("{at:.0}"),
+            "awsRegion": region,
+            "sourceIPAddress": source.map(|source| source.to_canonical().to_string()),
+            "userAgent": user_agent,
+            "requestID": request_id,
+            "eventID": uuid::Uuid::new_v4().to_string(),
+            "eventType": "AwsApiCall",
+            "recipientAccountId": account,
+        })
+    }
+
     /// The record of a request of the S3 endpoint; `user` is whose key signed it.
     pub(super) fn object_line(&self, done: &s3::Done, user: Option<&str>, at: Timestamp) -> String {
-        let Naming { region, account } = &self.naming;
         let operation = done.operation.as_deref();
         let is_read_only =
             operation.is_some_and(|name| ["Get", "Head", "List"].iter().any(|verb| name.starts_with(verb)));
         // As CloudTrail: what is done to objects is data, what is done to buckets is management.
         let is_of_object = done.key.is_some() || operation == Some("DeleteObjects");
-        let mut line = json!({
-            "eventVersion": "1.08",
-            "userIdentity": match (&done.access_key_id, user) {
-                (Some(id), Some(user)) => self.identity(id, user),
-                _ => json!({ "type": "Unknown" }),
-            },
-            "eventTime": format!("{at:.0}"),
-            "eventSource": "s3.amazonaws.com",
-            "eventName": operation.unwrap_or(&done.request),
-            "awsRegion": region,
-            "sourceIPAddress": done.source.map(|source| source.to_canonical().to_string()),
-            "userAgent": done.user_agent,
-            "requestParameters": { "bucketName": done.bucket, "key": done.key },
-            "responseElements": Value::Null,
-            "additionalEventData": { "httpStatusCode": done.status },
-            "requestID": done.request_id,
-            "eventID": uuid::Uuid::new_v4().to_string(),
-            "readOnly": is_read_only,
-            "eventType": "AwsApiCall",
-            "managementEvent": !is_of_object,
-            "eventCategory": if is_of_object { "Data" } else { "Management" },
-            "recipientAccountId": account,
-        });
-        if let (Some(error), Some(line)) = (&done.error, line.as_object_mut()) {
-            line.insert("errorCode".to_owned(), error.as_str().into());
+        let mut line = self.envelope(at, done.source, done.user_agent.as_deref(), &done.request_id);
+        line["userIdentity"] = match (&done.access_key_id, user) {
+            (Some(id), Some(user)) => self.identity(id, user),
+            _ => json!({ "type": "Unknown" }),
+        };
+        line["eventSource"] = "s3.amazonaws.com".into();
+        line["eventName"] = operation.unwrap_or(&done.request).into();
+        line["requestParameters"] = json!({ "bucketName": done.bucket, "key": done.key });
+        line["responseElements"] = Value::Null;
+        line["additionalEventData"] = json!({ "httpStatusCode": done.status });
+        line["readOnly"] = is_read_only.into();
+        line["managementEvent"] = (!is_of_object).into();
+        line["eventCategory"] = if is_of_object { "Data" } else { "Management" }.into();
+        if let Some(error) = &done.error {
+            line["errorCode"] = error.as_str().into();
         }
         line.to_string()
     }
 
     /// The record of a call, without an end of line.
     pub(super) fn line(&self, record: &Record<'_>, at: Timestamp) -> String {
-        let Naming { region, account } = &self.naming;
         let identity = match record.caller {
             Some(caller) if !caller.access_key_id.is_empty() => self.identity(&caller.access_key_id, &caller.user),
             Some(caller) => json!({ "type": "Unknown", "userName": caller.user }),
             None => json!({ "type": "Unknown" }),
         };
-        let mut line = json!({
-            "eventVersion": "1.08",
-            "userIdentity": identity,
-            "eventTime": format!("{at:.0}"),
-            "eventSource": format!("{SERVICE}.amazonaws.com"),
-            "eventName": record.operation.name(),
-            "awsRegion": region,
-            "sourceIPAddress": record.source.map(|source| source.to_canonical().to_string()),
-            "userAgent": record.user_agent,
-            "requestParameters": record.input.map(parameters),
-            "responseElements": match record.outcome {
-                Ok(answer) if !record.operation.is_read_only() => elements(answer),
-                _ => Value::Null,
-            },
-            "requestID": record.request_id,
-            "eventID": uuid::Uuid::new_v4().to_string(),
-            "readOnly": record.operation.is_read_only(),
-            "eventType": "AwsApiCall",
-            "managementEvent": true,
-            "eventCategory": "Management",
-            "recipientAccountId": account,
-        });
-        if let (Err(fault), Some(line)) = (record.outcome, line.as_object_mut()) {
-            line.insert("errorCode".to_owned(), Value::from(Fault::error_type(fault)));
-            line.insert("errorMessage".to_owned(), Value::from(fault.to_string()));
+        let mut line = self.envelope(at, record.source, record.user_agent, record.request_id);
+        line["userIdentity"] = identity;
+        line["eventSource"] = format!("{SERVICE}.amazonaws.com").into();
+        line["eventName"] = record.operation.name().into();
+        line["requestParameters"] = record.input.map(parameters).into();
+        line["responseElements"] = match record.outcome {
+            Ok(answer) if !record.operation.is_read_only() => elements(answer),
+            _ => Value::Null,
+        };
+        line["readOnly"] = record.operation.is_read_only().into();
+        line["managementEvent"] = true.into();
+        line["eventCategory"] = "Management".into();
+        if let Err(fault) = record.outcome {
+            line["errorCode"] = Fault::error_type(fault).into();
+            line["errorMessage"] = fault.to_string().into();
         }
         line.to_string()
     }
