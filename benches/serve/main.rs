@@ -122,7 +122,7 @@ impl Site {
     }
 
     fn measure_ways(&self, report: &mut Report) -> Result<()> {
-        let picture = Picture::from_bytes(self.png.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let picture = Picture::from_bytes(&self.png).map_err(|error| anyhow::anyhow!("{error}"))?;
         let (width, height) = (u32::try_from(picture.width_px)?, u32::try_from(picture.height_px)?);
         let mut session = open(&self.package, 1)?;
         let size = self.package.info().input_size;
@@ -141,7 +141,7 @@ impl Site {
                 Ok(())
             }),
             Way::new(|| {
-                black_box(Picture::from_bytes(self.png.clone()).map_err(|error| anyhow::anyhow!("{error}"))?);
+                black_box(Picture::from_bytes(&self.png).map_err(|error| anyhow::anyhow!("{error}"))?);
                 Ok(())
             }),
             // Signed before, as hashing is the caller's work: the service's is timed.
@@ -282,7 +282,6 @@ fn detect(caller: &mut Rest, signed: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The network with the product's own settings, on one thread.
 /// One of those that take turns.
 struct Way<'a> {
     run: Box<dyn FnMut() -> Result<()> + 'a>,

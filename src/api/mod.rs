@@ -20,11 +20,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bytes::Bytes;
+use linewarden_access::{BodyHash, BodyHasher};
 use linewarden_contract::{Contract, Fault, Input, Operation, Route};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use body::Budget;
+use body::{Arrived, Budget, Incoming};
 
 /// Marks requests that came over TLS.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +55,8 @@ pub(crate) struct Signed<'a> {
     pub(crate) raw_query: Option<&'a str>,
     /// The headers.
     pub(crate) headers: &'a HeaderMap,
-    /// The whole body.
-    pub(crate) body: &'a [u8],
+    /// The hash of the whole body, where the gate asked for it.
+    pub(crate) body: Option<BodyHash>,
     /// From where it came.
     pub(crate) source: Option<IpAddr>,
     /// Whether over TLS.
@@ -108,8 +109,9 @@ pub(crate) trait Operations: Send + Sync + 'static {
 /// Who may call, how often, and who is told of it.
 #[async_trait]
 pub(crate) trait Gate: Send + Sync + 'static {
-    /// Looks at the head of a request, before its body is read: what is not signed at all is not worth reading.
-    fn glance(&self, headers: &HeaderMap) -> Result<(), Fault>;
+    /// Looks at the head of a request, before its body is read: what is not signed at all is not worth reading. Where bodies
+    /// are signed, gives what hashes this one while it arrives.
+    fn glance(&self, headers: &HeaderMap) -> Result<Option<BodyHasher>, Fault>;
 
     /// Finds out who signed a request.
     async fn identify(&self, request: Signed<'_>) -> Result<Caller, Fault>;
@@ -180,11 +182,11 @@ impl Door {
     async fn outcome(&self, request: Request, request_id: &str) -> Result<(u16, Value), Fault> {
         let began = Instant::now();
         let (head, body) = request.into_parts();
-        self.gate.glance(&head.headers)?;
+        let hasher = self.gate.glance(&head.headers)?;
         let route = Contract::get().route(head.method.as_str(), head.uri.path())?;
         let operation = route.operation;
         let mut known = Known::default();
-        let outcome = self.called(route, &head, body, request_id, &mut known).await;
+        let outcome = self.called(route, &head, Incoming { body, hasher }, request_id, &mut known).await;
         let record = Record {
             request_id,
             operation,
@@ -203,20 +205,21 @@ impl Door {
         &self,
         route: Route,
         head: &Parts,
-        body: axum::body::Body,
+        incoming: Incoming,
         request_id: &str,
         known: &mut Known,
     ) -> Result<Value, Fault> {
         let operation = route.operation;
         let limit =
             if operation.payload_member().is_some() { self.limits.picture_bytes } else { self.limits.document_bytes };
-        let (body, _share) = body::read(body, &head.headers, limit, self.limits.body_timeout, &self.budget).await?;
+        let Arrived { bytes: body, hash, _share } =
+            body::read(incoming, &head.headers, limit, self.limits.body_timeout, &self.budget).await?;
         let signed = Signed {
             method: head.method.as_str(),
             raw_path: head.uri.path(),
             raw_query: head.uri.query(),
             headers: &head.headers,
-            body: &body,
+            body: hash,
             source: source_of(head),
             is_tls: head.extensions.get::<OverTls>().is_some(),
         };

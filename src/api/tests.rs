@@ -48,13 +48,14 @@ struct Door {
 
 #[async_trait]
 impl Gate for Door {
-    fn glance(&self, headers: &HeaderMap) -> Result<(), Fault> {
-        if headers.contains_key("authorization") { Ok(()) } else { Err(Fault::MissingToken) }
+    fn glance(&self, headers: &HeaderMap) -> Result<Option<BodyHasher>, Fault> {
+        if headers.contains_key("authorization") { Ok(Some(BodyHasher::default())) } else { Err(Fault::MissingToken) }
     }
 
     async fn identify(&self, request: Signed<'_>) -> Result<Caller, Fault> {
         let user = request.headers["authorization"].to_str().unwrap().to_owned();
-        if user == "nobody" {
+        let is_signed = user != "signs abcdef" || request.body == Some(BodyHash::of(b"abcdef"));
+        if user == "nobody" || !is_signed {
             return Err(Fault::UnrecognizedClient);
         }
         Ok(Caller {
@@ -264,6 +265,20 @@ async fn no_body_is_larger_than_is_allowed() {
     let chunked = "authorization: ann\r\ntransfer-encoding: chunked\r\n";
     let body = [b"1001\r\n".as_slice(), &[0; 4097], b"\r\n0\r\n\r\n"].concat();
     assert_eq!(refused(server.send("POST", detect, chunked, &body).await), too_large);
+}
+
+#[tokio::test]
+async fn a_body_is_hashed_as_a_whole_however_it_comes() {
+    let server = Server::start(Limits::default()).await;
+    let detect = "/2020-11-20/projects/cap/models/1/detect";
+    let chunked = "authorization: signs abcdef\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n";
+    let sent = |body: &'static [u8]| server.send("POST", detect, chunked, body);
+    assert_eq!(sent(b"6\r\nabcdef\r\n0\r\n\r\n").await.status, 200);
+    let answer = sent(b"1\r\na\r\n3\r\nbcd\r\n2\r\nef\r\n0\r\n\r\n").await;
+    assert_eq!((answer.status, &answer.body["bytes"]), (200, &json!(6)));
+    assert_eq!(sent(b"3\r\nabc\r\n2\r\nef\r\n0\r\n\r\n").await.status, 403);
+    let broken = sent(b"3\r\nabc\r\nno length\r\n").await;
+    assert_eq!((broken.status, broken.headers["x-amzn-errortype"].as_str()), (400, "SerializationException"));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
-use linewarden_access::{Credentials, Scope, Signed, encoded, sign};
+use linewarden_access::{BodyHash, Credentials, Scope, Signed, encoded, sign};
 use serde_json::Value;
 
 const BASE: &str = "/2020-11-20/";
@@ -109,7 +109,7 @@ impl Client {
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(&host).context("the endpoint is no host")?);
-        let request = Signed { method, raw_path, raw_query, headers: &headers, body };
+        let request = Signed { method, raw_path, raw_query, headers: &headers, body: BodyHash::of(body) };
         let scope = Scope { region: &self.region, service: "lookoutvision" };
         let Credentials { id, secret } = &self.credentials;
         let signed = sign(&request, scope, Timestamp::now(), id, secret).context("the request cannot be signed")?;

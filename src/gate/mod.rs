@@ -12,7 +12,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use jiff::Timestamp;
-use linewarden_access::{AuthFault, Context, Denied, KeyError, Keys, Policy, Request, Scope, verify, weigh};
+use linewarden_access::{
+    AuthFault, BodyHasher, Context, Denied, KeyError, Keys, Policy, Request, Scope, verify, weigh,
+};
 use linewarden_contract::{Fault, Input, Operation};
 use linewarden_objects::s3;
 use linewarden_store::{Metadata, StoreError};
@@ -111,11 +113,11 @@ fn told(error: &KeyError) {
 
 #[async_trait]
 impl api::Gate for Gate {
-    fn glance(&self, headers: &HeaderMap) -> Result<(), Fault> {
+    fn glance(&self, headers: &HeaderMap) -> Result<Option<BodyHasher>, Fault> {
         if self.is_signed && !headers.contains_key("authorization") {
             return Err(Fault::MissingToken);
         }
-        Ok(())
+        Ok(self.is_signed.then(BodyHasher::default))
     }
 
     async fn identify(&self, request: Signed<'_>) -> Result<Caller, Fault> {
@@ -123,6 +125,8 @@ impl api::Gate for Gate {
         if !self.is_signed {
             return Ok(Caller { user: "anonymous".to_owned(), access_key_id: String::new(), source, is_tls });
         }
+        // Every body was hashed that the glance asked for; one that was not can have no signature.
+        let body = body.ok_or(Fault::MissingToken)?;
         let signed = linewarden_access::Signed { method, raw_path, raw_query, headers, body };
         let scope = Scope { region: &self.naming.region, service: SERVICE };
         let mut user = String::new();

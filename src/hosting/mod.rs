@@ -1,20 +1,22 @@
 //! Hosted models: each has a queue of pictures and so many inference units, threads with a session of their own.
 //!
-//! Packages and decoded pictures come in, answers go out. `scaling.rs` says how many units there should be, `queue.rs` is what
+//! Packages and pictures come in, answers go out. `scaling.rs` says how many units there should be, `queue.rs` is what
 //! they take from. Nothing here knows of HTTP, projects or the store.
 
 mod queue;
 mod scaling;
 
 use std::collections::BTreeMap;
+use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use linewarden_core::{Backoff, ModelRef};
 use linewarden_model::{Detection, Detector, DetectorOptions, FrameView, ModelError, ModelInfo, memory};
-use linewarden_train::dataset::Picture;
+use linewarden_train::dataset::{Picture, PictureFault};
 use tokio::sync::oneshot;
 
 use crate::events::HostingEvents;
@@ -63,6 +65,10 @@ pub(crate) enum HostingError {
         "the picture has {width_px}x{height_px} pixels, but the model was trained on {trained_width_px}x{trained_height_px}"
     )]
     Size { width_px: u32, height_px: u32, trained_width_px: u32, trained_height_px: u32 },
+    #[error("{0}")]
+    Picture(PictureFault),
+    #[error("the decoder panicked on the picture")]
+    Decoder,
     #[error("the model failed on the picture: {0}")]
     Model(ModelError),
     #[error("the inference unit ended before it had an answer")]
@@ -81,8 +87,15 @@ struct Hosted {
 }
 
 struct Task {
-    picture: Picture,
+    picture: Sent,
     answer: oneshot::Sender<Result<Answer, HostingError>>,
+}
+
+/// A picture on its way to a unit.
+enum Sent {
+    /// A PNG or JPEG file.
+    File(Bytes),
+    Decoded(Picture),
 }
 
 impl Hosting {
@@ -140,23 +153,20 @@ impl Hosting {
         }
     }
 
-    /// Puts a picture before the model's units, and never waits. What comes back brings its answer.
+    /// What the model says of a picture, a PNG or JPEG file.
     ///
     /// # Errors
-    /// Says why it cannot be scored now.
-    pub(crate) fn detect(
-        &self,
-        key: &Key,
-        picture: Picture,
-    ) -> Result<impl Future<Output = Result<Answer, HostingError>> + use<>, HostingError> {
+    /// Says why it cannot be scored now, or not at all.
+    pub(crate) async fn detect(&self, key: &Key, file: Bytes) -> Result<Answer, HostingError> {
         let hosted = self.lock().get(key).cloned().ok_or(HostingError::NotHosted)?;
         let (answer, answered) = oneshot::channel();
-        let most = WAITING_A_UNIT * hosted.units.max;
-        hosted.queue.put(Task { picture, answer }, most).map_err(|refused| match refused {
-            Refused::Full => HostingError::Busy,
-            Refused::Closed => HostingError::NotHosted,
-        })?;
-        Ok(async move { answered.await.unwrap_or(Err(HostingError::Died)) })
+        // A unit that rests decodes it itself: one thread less has to wake up, and the pixels are where they are scaled.
+        // While all are busy others decode, so that units do nothing but score.
+        if let Err(Task { answer, .. }) = hosted.queue.put_at_rest(Task { picture: Sent::File(file.clone()), answer }) {
+            let queued = tokio::task::spawn_blocking(move || hosted.put(decoded(&file)?, answer));
+            queued.await.unwrap_or(Err(HostingError::Died))?;
+        }
+        answered.await.unwrap_or(Err(HostingError::Died))
     }
 
     /// The series of a hosted model.
@@ -171,6 +181,15 @@ impl Hosting {
 }
 
 impl Hosted {
+    /// Never waits.
+    fn put(&self, picture: Picture, answer: oneshot::Sender<Result<Answer, HostingError>>) -> Result<(), HostingError> {
+        let task = Task { picture: Sent::Decoded(picture), answer };
+        self.queue.put(task, WAITING_A_UNIT * self.units.max).map_err(|refused| match refused {
+            Refused::Full => HostingError::Busy,
+            Refused::Closed => HostingError::NotHosted,
+        })
+    }
+
     fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.queue.close();
@@ -241,13 +260,23 @@ impl Hosted {
             while let Some(Task { picture, answer }) = worker.take() {
                 // A client that hung up wants nothing any more.
                 if !answer.is_closed() {
-                    let _ = answer.send(score(&mut detector, &info, &picture));
+                    let picture = match picture {
+                        Sent::File(file) => decoded(&file),
+                        Sent::Decoded(picture) => Ok(picture),
+                    };
+                    let _ = answer.send(picture.and_then(|picture| score(&mut detector, &info, &picture)));
                 }
             }
             Ok(())
         };
         thread::Builder::new().name(format!("lw-unit-{}-{}", self.key.0, self.key.1)).spawn(work)
     }
+}
+
+/// A decoder that panics takes no unit along.
+fn decoded(file: &[u8]) -> Result<Picture, HostingError> {
+    let decoded = panic::catch_unwind(|| Picture::from_bytes(file)).map_err(|_| HostingError::Decoder)?;
+    decoded.map_err(HostingError::Picture)
 }
 
 fn score(detector: &mut Detector, info: &Arc<ModelInfo>, picture: &Picture) -> Result<Answer, HostingError> {

@@ -61,6 +61,19 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    /// For a worker that rests: what none is free to begin at once comes back.
+    pub(super) fn put_at_rest(&self, item: T) -> Result<(), T> {
+        let mut state = self.lock();
+        let is_one_free = state.busy < state.workers.min(state.wanted);
+        if state.is_closed || !is_one_free || !state.waiting.is_empty() {
+            return Err(item);
+        }
+        state.waiting.push_back(item);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
     /// How many workers there should be.
     pub(super) fn want(&self, workers: usize) {
         self.lock().wanted = workers;
@@ -160,6 +173,25 @@ mod tests {
         assert!(queue.wait_drained(Duration::ZERO));
         drop(worker);
         assert_eq!(queue.depth(), Depth { waiting: 0, busy: 0, workers: 0 });
+    }
+
+    #[test]
+    fn only_who_rests_is_given_what_others_would_wait_for() {
+        let queue = Queue::new();
+        queue.want(1);
+        assert_eq!(queue.put_at_rest(1), Err(1), "nobody works here yet");
+        let mut worker = queue.worker();
+        assert_eq!((queue.put_at_rest(1), queue.put_at_rest(2)), (Ok(()), Err(2)), "one at a time");
+        assert_eq!(worker.take(), Some(1));
+        assert_eq!(queue.put_at_rest(2), Err(2), "it is busy");
+        queue.put(3, 1).unwrap();
+        assert_eq!(worker.take(), Some(3));
+        let _second = queue.worker();
+        assert_eq!(queue.put_at_rest(4), Err(4), "the second is one too many");
+        queue.want(2);
+        assert_eq!(queue.put_at_rest(4), Ok(()));
+        queue.close();
+        assert_eq!((worker.take(), queue.put_at_rest(5)), (Some(4), Err(5)));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Anomalies in a picture, by a hosted model.
 
 use std::io::Cursor;
-use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -10,7 +9,6 @@ use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 use linewarden_contract::Fault;
 use linewarden_model::overlay::mask_rgb;
 use linewarden_model::{Detection, ModelInfo, ModelType};
-use linewarden_train::dataset::{Picture, PictureFault};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, Services};
@@ -39,19 +37,12 @@ impl Services {
         let refused = |error: HostingError| match error {
             HostingError::Busy => Fault::throttled(error.to_string()),
             HostingError::NotHosted => Fault::conflict("MODEL", self.naming.model(&key.0, key.1), error.to_string()),
-            HostingError::Size { .. } => Fault::validation(format!("The image cannot be used: {error}")),
-            HostingError::Model(_) | HostingError::Died => Fault::internal(error),
+            HostingError::Size { .. } | HostingError::Picture(_) => {
+                Fault::validation(format!("The image cannot be used: {error}"))
+            }
+            HostingError::Decoder | HostingError::Model(_) | HostingError::Died => Fault::internal(error),
         };
-        let (hosting, body, of) = (Arc::clone(&self.hosting), call.body.clone(), key.clone());
-        // Decoding takes as long as a picture is large, and others wait for this thread. From there the picture goes to its
-        // unit: each thread that has to wake up costs a share of what scoring does.
-        let decoded = tokio::task::spawn_blocking(move || {
-            let picture = Picture::from_bytes(body.into())?;
-            Ok::<_, PictureFault>(hosting.detect(&of, picture))
-        });
-        let waiting = decoded.await.map_err(Fault::internal)?;
-        let waiting = waiting.map_err(|error| Fault::validation(format!("The image cannot be used: {error}")))?;
-        let answer = waiting.map_err(refused)?.await.map_err(refused)?;
+        let answer = self.hosting.detect(key, call.body.clone()).await.map_err(refused)?;
         let is_anomalous = answer.detection.result.is_anomalous;
         // Without a mask there is nothing to encode.
         let answer_is_short = answer.info.model_type == ModelType::Classification;

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fastrand::Rng;
 use jiff::Timestamp;
-use linewarden_access::{Scope, Signed, sign};
+use linewarden_access::{BodyHash, Scope, Signed, sign};
 use linewarden_testkit::http::{Connection, HttpAnswer};
 use linewarden_testkit::settings::number;
 use serde_json::{Map, Value, json};
@@ -331,7 +331,7 @@ impl Fuzzer {
             Caller::Reader => self.keys["reader"].clone(),
             Caller::Forger => (self.keys["owner"].0.clone(), self.keys["reader"].1.clone()),
         };
-        let signed = Signed { method, raw_path: path, raw_query: query, headers: &map, body };
+        let signed = Signed { method, raw_path: path, raw_query: query, headers: &map, body: BodyHash::of(body) };
         for (name, value) in sign(&signed, SCOPE, Timestamp::now(), &id, &secret)? {
             text.push_str(&format!("{name}: {value}\r\n"));
         }

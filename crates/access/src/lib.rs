@@ -13,4 +13,4 @@ pub use credentials::Credentials;
 pub use keys::{AccessKey, KeyError, Keys, User};
 pub use managed::{ADMINISTRATOR, managed_names};
 pub use policy::{Context, Denied, Policy, PolicyError, Request, weigh};
-pub use signature::{AuthFault, Scope, Signed, encoded, sign, verify};
+pub use signature::{AuthFault, BodyHash, BodyHasher, Scope, Signed, encoded, sign, verify};

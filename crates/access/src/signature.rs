@@ -27,8 +27,37 @@ pub struct Signed<'a> {
     pub raw_query: Option<&'a str>,
     /// All headers.
     pub headers: &'a HeaderMap,
-    /// The whole body.
-    pub body: &'a [u8],
+    /// The hash of the whole body.
+    pub body: BodyHash,
+}
+
+/// The SHA-256 of a request's body, which is all that a signature knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyHash([u8; 32]);
+
+impl BodyHash {
+    /// Of a body that is there as a whole.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Self {
+        Self(Sha256::digest(body).into())
+    }
+}
+
+/// Hashes a body piece by piece, while it arrives.
+#[derive(Debug, Clone, Default)]
+pub struct BodyHasher(Sha256);
+
+impl BodyHasher {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of all pieces.
+    #[must_use]
+    pub fn finish(self) -> BodyHash {
+        BodyHash(self.0.finalize().into())
+    }
 }
 
 /// What signatures must be for.
@@ -114,11 +143,7 @@ pub fn sign(
     headers.insert("x-amz-date", value);
     let canonical = canonical_request(&Signed { headers: &headers, ..*request }, &SIGNED.map(str::to_owned))?;
     let Scope { region, service } = scope;
-    let mut signature = String::with_capacity(64);
-    for byte in made(secret, &at, [date, region, service], &canonical).finalize().into_bytes() {
-        // Writing to a string cannot fail.
-        let _ = write!(signature, "{byte:02x}");
-    }
+    let signature = written(made(secret, &at, [date, region, service], &canonical).finalize().into_bytes().into());
     let authorization = format!(
         "{ALGORITHM} Credential={key_id}/{date}/{region}/{service}/aws4_request, SignedHeaders={}, Signature={signature}",
         SIGNED.join(";")
@@ -205,7 +230,7 @@ fn canonical_request(request: &Signed<'_>, signed_headers: &[String]) -> Result<
         // Writing to a string cannot fail.
         let _ = writeln!(headers, "{name}:{}", values.join(","));
     }
-    let body = hash(request.body);
+    let body = written(request.body.0);
     let payload = match one(request.headers, "x-amz-content-sha256")? {
         Some(told) if !told.eq_ignore_ascii_case(&body) => {
             return Err(AuthFault::Refused("x-amz-content-sha256 is not that of the body".to_owned()));
@@ -295,7 +320,16 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(bytes))
+    written(Sha256::digest(bytes).into())
+}
+
+fn written(digest: [u8; 32]) -> String {
+    let mut digits = String::with_capacity(64);
+    for byte in digest {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 fn mac(key: &[u8], text: &[u8]) -> Hmac<Sha256> {
@@ -314,8 +348,13 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let headers = HeaderMap::from_iter([(http::header::HOST, "here:8750".parse().unwrap())]);
         let query = Some("b=%2F&a");
-        let request =
-            Signed { method: "PATCH", raw_path: "/x/arn%3Aaws/y", raw_query: query, headers: &headers, body: b"{}" };
+        let request = Signed {
+            method: "PATCH",
+            raw_path: "/x/arn%3Aaws/y",
+            raw_query: query,
+            headers: &headers,
+            body: BodyHash::of(b"{}"),
+        };
         let mut signed_headers = headers.clone();
         for (name, value) in sign(&request, scope, now, "AKIA", "secret").unwrap() {
             signed_headers.insert(name, value.parse().unwrap());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
-use linewarden_access::{Scope, Signed, sign};
+use linewarden_access::{BodyHash, Scope, Signed, sign};
 
 /// A connection that is kept while the server keeps it.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Rest {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(&self.connection.address)?);
-        let signed = Signed { method, raw_path: path, raw_query: query, headers: &headers, body };
+        let signed = Signed { method, raw_path: path, raw_query: query, headers: &headers, body: BodyHash::of(body) };
         let scope = Scope { region: &self.region, service: "lookoutvision" };
         let [(date, at), (authorization, signature)] = sign(&signed, scope, Timestamp::now(), &self.key, &self.secret)?;
         let head = format!(

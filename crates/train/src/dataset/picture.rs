@@ -158,7 +158,7 @@ impl Picture {
     ///
     /// # Errors
     /// As reading the file.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, PictureFault> {
+    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Self, PictureFault> {
         match Self::decode(Path::new(""), bytes) {
             Ok((picture, _)) => Ok(picture),
             Err(error) => Err(error.fault),
@@ -171,16 +171,17 @@ impl Picture {
     }
 
     /// The picture in a file's content.
-    pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<(Self, Vec<Oddity>), PictureError> {
-        let (mut decoder, format) = decoder(path, Cursor::new(bytes.as_slice()))?;
-        let mut oddities = header_oddities(path, format, &bytes, &mut *decoder);
+    pub(super) fn decode(path: &Path, file: impl AsRef<[u8]>) -> Result<(Self, Vec<Oddity>), PictureError> {
+        let bytes = file.as_ref();
+        let (mut decoder, format) = decoder(path, Cursor::new(bytes))?;
+        let mut oddities = header_oddities(path, format, bytes, &mut *decoder);
         let orientation = orientation(&mut *decoder);
         let mut image = decode(path, decoder)?;
-        if format == ImageFormat::Jpeg && !jpeg_is_complete(&bytes) {
+        if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
             // The decoder fills what is missing with grey, and a half-copied photograph would train as a good part.
             return Err(PictureFault::Undecodable("the JPEG ends too early".to_owned()).of(path));
         }
-        drop(bytes);
+        drop(file);
         if is_transparent(&image) {
             oddities.push(Oddity::Transparent);
         }
