@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import asyncssh
@@ -10,28 +11,19 @@ import asyncssh
 folder = Path(sys.argv[1])
 
 
-async def feed(source, sink):
-    is_open = True
-    while data := await source.read(64 * 1024):
-        try:
-            sink.write(data)
-            await sink.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            is_open = False  # a program that ends need not have read everything
-    if is_open:
-        sink.close()
-
-
 async def run(process):
     pipe = asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_shell(process.command, stdin=pipe, stdout=pipe, stderr=pipe)
-    feeding = asyncio.create_task(feed(process.stdin, child.stdin))
-    await process.redirect(stdout=child.stdout, stderr=child.stderr)
-    status = await child.wait()
-    await process.stdout.drain()
-    await process.stderr.drain()
-    await asyncio.wait([feeding], timeout=5)
-    process.exit(status)
+    with tempfile.TemporaryFile() as sent:
+        # All of it before the program runs: asyncssh closes a connection on which something comes after the channel's end,
+        # and a program that ends at once leaves its input unread.
+        while data := await process.stdin.read(64 * 1024):
+            sent.write(data)
+        sent.seek(0)
+        child = await asyncio.create_subprocess_shell(process.command, stdin=sent, stdout=pipe, stderr=pipe)
+        said, errors = await child.communicate()
+    process.stdout.write(said)
+    process.stderr.write(errors)
+    process.exit(child.returncode)
 
 
 async def main():
